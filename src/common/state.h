@@ -1,0 +1,70 @@
+/* Module state: everything that would otherwise be a global.
+ *
+ * One bolide_state lives in each imported instance of bolide._core (one per interpreter). Every object of ours reaches it
+ * through its loop. Layers above common/ keep their own part behind an opaque pointer. */
+#ifndef BOLIDE_COMMON_STATE_H
+#define BOLIDE_COMMON_STATE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "common/strings.h"
+
+typedef struct bolide_state {
+    /* Types, each made by its layer's bolide_*_init(). */
+    PyTypeObject *LoopType;
+    PyTypeObject *HandleType;
+    PyTypeObject *TimerHandleType;
+    PyTypeObject *StreamTransportType;
+
+    /* Borrowed from asyncio and the standard library at import. */
+    PyObject *asyncio_Future;           /* asyncio.Future */
+    PyObject *asyncio_Task;             /* asyncio.Task */
+    PyObject *asyncio_CancelledError;   /* asyncio.CancelledError */
+    PyObject *asyncio_BufferedProtocol; /* asyncio.BufferedProtocol */
+    PyObject *asyncio_Transport;        /* asyncio.Transport */
+    PyObject *asyncio_TransportSocket;  /* asyncio.trsock.TransportSocket */
+    PyObject *asyncio_set_running_loop; /* asyncio._set_running_loop */
+    PyObject *asyncio_get_running_loop; /* asyncio._get_running_loop */
+    PyObject *asyncio_format_callback;  /* asyncio.format_helpers._format_callback_source */
+    PyObject *asyncio_format_handle;    /* asyncio.base_events._format_handle */
+    PyObject *asyncio_extract_stack;    /* asyncio.format_helpers.extract_stack */
+    PyObject *asyncio_logger;           /* asyncio.log.logger */
+    PyObject *socket_socket;            /* socket.socket */
+    PyObject *signal_set_wakeup_fd;     /* signal.set_wakeup_fd */
+    PyObject *empty_bytes;              /* b"" */
+
+#define BOLIDE_STR(name) PyObject *str_##name;
+    BOLIDE_STRINGS(BOLIDE_STR)
+#undef BOLIDE_STR
+
+    struct bolide_asgi_state *asgi; /* the server's part; NULL until its init has run */
+
+    struct bolide_handle *free_handles; /* freelist of handle memory, linked through `loop` */
+    int free_handle_count;
+} bolide_state;
+
+/* The state of `module` (an instance of bolide._core). Never fails. */
+static inline bolide_state *bolide_state_of(PyObject *module) {
+    return (bolide_state *)PyModule_GetState(module);
+}
+
+/* The state reached from a heap type of ours or a subclass of one; NULL with TypeError set when `type` is neither. */
+bolide_state *bolide_state_of_type(PyTypeObject *type);
+
+extern struct PyModuleDef bolide_module_def;
+
+/* Fill the strings and the borrowed objects. 0, or -1 with an exception set. */
+int bolide_state_init(bolide_state *st);
+int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg);
+void bolide_state_clear(bolide_state *st);
+
+/* Make a heap type from `spec` with `base` (or NULL), bind it to `module` and store it in *slot; `publish` also makes it an
+ * attribute of the module. 0, or -1 with an exception set. */
+int bolide_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot, bool publish);
+
+#endif

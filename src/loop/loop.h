@@ -1,0 +1,117 @@
+/* bolide._core.Loop: the event loop.
+ *
+ * One turn is: poll (libuv runs the I/O callbacks inside it), move due timers to the ready ring, run what the ring holds at
+ * that moment, flush the output that streams gathered. The kernel is polled at most once a turn.
+ *
+ * The GIL is given up only around a poll that can block. Every libuv callback that touches Python objects starts with
+ * bolide_loop_enter(). */
+#ifndef BOLIDE_LOOP_LOOP_H
+#define BOLIDE_LOOP_LOOP_H
+
+#include "common/state.h"
+#include "loop/handle.h"
+#include "loop/ring.h"
+#include "loop/timers.h"
+
+struct bolide_stream;
+struct bolide_outblock;
+struct bolide_watcher;
+
+/* Something open on a loop, in a doubly linked list whose head is loop->resources. loop.close() closes what is left. */
+typedef struct bolide_resource {
+    struct bolide_resource *prev, *next;
+    /* Visit the Python objects that this resource keeps alive (for the garbage collector). */
+    int (*traverse)(struct bolide_resource *self, visitproc visit, void *arg);
+    /* The loop is closing: close the uv handles now, without calling user code. */
+    void (*close)(struct bolide_resource *self);
+} bolide_resource;
+
+typedef struct bolide_loop {
+    PyObject_HEAD
+    bolide_state *st;
+    PyObject *weakrefs;
+
+    uv_loop_t uv;
+    uv_async_t wake;   /* another thread, or a signal, ends the poll */
+    uv_timer_t tick;   /* ends the poll when the earliest timer is due */
+    uv_poll_t sigpoll; /* reads the descriptor that CPython's signal handler writes to */
+    double tick_when;  /* the deadline for which `tick` is armed, or 0 */
+    int sig_fds[2];    /* [0] is read by sigpoll, [1] goes to signal.set_wakeup_fd(); -1 until first needed */
+
+    PyThreadState *released; /* set while the GIL is given up for a poll, and nowhere else */
+    unsigned long thread_id; /* PyThread_get_thread_ident() of the thread in run_forever(), or 0 */
+    PyObject *fatal;         /* KeyboardInterrupt or SystemExit, to be raised from run_forever() after the turn */
+
+    bolide_ring ready;
+    bolide_timers timers;
+    unsigned polls_skipped; /* turns since the kernel was last polled */
+
+    struct bolide_stream *flush_first, *flush_last; /* streams with gathered output */
+    uint64_t flush_since;                           /* uv_hrtime() when the oldest of that output was queued, or 0 */
+    struct bolide_outblock *free_blocks;            /* pool of output blocks */
+    int free_block_count;
+    char *read_buf; /* BOLIDE_READ_BUF bytes, shared by all streams, valid during one read callback */
+
+    struct bolide_watcher **watchers; /* add_reader/add_writer, indexed by descriptor */
+    int watcher_cap;
+
+    bolide_resource resources; /* head of the list of open resources */
+
+    bool uv_ready; /* uv_loop_init() succeeded and uv_loop_close() has not run */
+    bool closed;
+    bool running;
+    bool stopping;
+    bool debug;
+} bolide_loop;
+
+#define BOLIDE_READ_BUF (256 * 1024)
+
+/* --- for libuv callbacks ---------------------------------------------------------------------------------------- */
+
+void bolide_loop_reacquire(bolide_loop *loop);
+
+/* Take the GIL back if this is the first callback of a poll that gave it up. */
+static inline void bolide_loop_enter(bolide_loop *loop) {
+    if (loop->released != NULL) {
+        bolide_loop_reacquire(loop);
+    }
+}
+
+static inline bolide_loop *bolide_loop_of(const void *uv_handle) {
+    return (bolide_loop *)((const uv_handle_t *)uv_handle)->loop->data;
+}
+
+/* --- for the layers above ----------------------------------------------------------------------------------------- */
+
+/* loop.call_soon(callback, *args) with `context` (NULL: a copy of the current one) for callers that drop the handle.
+ * 0, or -1 with an exception set. */
+int bolide_loop_schedule(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *context);
+
+/* asyncio.Future(loop=loop). New reference or NULL. */
+PyObject *bolide_loop_create_future(bolide_loop *loop);
+
+/* The exact monotonic clock in seconds: loop.time(). */
+double bolide_loop_time(void);
+
+/* The exception that is set goes to loop.call_exception_handler() with `message` and, when `key` is not NULL, that key too
+ * (e.g. "transport"). KeyboardInterrupt and SystemExit instead end run_forever(). Clears the exception. */
+void bolide_loop_report(bolide_loop *loop, const char *message, const char *key, PyObject *value);
+
+/* Keep the exception that is set (KeyboardInterrupt, SystemExit) for run_forever() to raise after this turn. Clears it. */
+void bolide_loop_set_fatal(bolide_loop *loop);
+
+/* Make the poll that blocks return, or the next one not block. Any thread that holds the GIL. */
+void bolide_loop_wake(bolide_loop *loop);
+
+/* 0, or -1 with RuntimeError("Event loop is closed"). */
+int bolide_loop_check_closed(bolide_loop *loop);
+
+void bolide_resource_add(bolide_loop *loop, bolide_resource *res);
+void bolide_resource_remove(bolide_resource *res); /* idempotent */
+
+/* --- module --------------------------------------------------------------------------------------------------------- */
+
+int bolide_loop_init(PyObject *module, bolide_state *st);
+
+#endif

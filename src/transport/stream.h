@@ -1,0 +1,125 @@
+/* A byte stream on libuv (TCP or Unix socket) for C owners: the asyncio transport and the HTTP connection embed one.
+ *
+ * Reading goes into the loop's shared buffer unless the owner brings its own (on_alloc). Output is gathered in pooled blocks
+ * and leaves in one writev at the end of the turn (bolide_loop_flush), at once when it exceeds BOLIDE_FLUSH_NOW, or when the
+ * turn runs long.
+ *
+ * All functions need the GIL. Callbacks run with the GIL held. The owner sees on_read, on_eof, on_error and on_drain only
+ * between a successful open and bolide_stream_close(), and on_close exactly once after bolide_stream_close(). Any callback may
+ * close the stream. */
+#ifndef BOLIDE_TRANSPORT_STREAM_H
+#define BOLIDE_TRANSPORT_STREAM_H
+
+#include "loop/loop.h"
+
+typedef struct bolide_stream bolide_stream;
+typedef struct bolide_outblock bolide_outblock;
+
+#define BOLIDE_FLUSH_NOW (64 * 1024)
+#define BOLIDE_HIGH_WATER (64 * 1024)
+#define BOLIDE_RESERVE_MAX 2048
+
+typedef struct {
+    /* Say where to read to; buf->len 0 gives this read up (nothing is lost). NULL: the loop's shared buffer. */
+    void (*on_alloc)(bolide_stream *s, uv_buf_t *buf);
+    /* `len` > 0 bytes stand at `data`, valid during the call. */
+    void (*on_read)(bolide_stream *s, char *data, size_t len);
+    /* The peer sent its FIN: nothing more to read. */
+    void (*on_eof)(bolide_stream *s);
+    /* Reading or writing failed with the negative uv code `status`. Gathered output is lost; the owner closes the stream. */
+    void (*on_error)(bolide_stream *s, int status);
+    /* Pending output fell to low_water or below after it had exceeded high_water. */
+    void (*on_drain)(bolide_stream *s);
+    /* The FIN asked for by bolide_stream_shutdown() has been sent. May be NULL. */
+    void (*on_shutdown)(bolide_stream *s);
+    /* The uv handle is closed: the memory may be freed. */
+    void (*on_close)(bolide_stream *s);
+} bolide_stream_ops;
+
+struct bolide_stream {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } uv;
+    bolide_loop *loop; /* borrowed: the owner is a resource of the loop */
+    const bolide_stream_ops *ops;
+    bolide_stream *flush_prev, *flush_next; /* the loop's flush list */
+    bolide_outblock *out_first, *out_last;  /* gathered output; the first block may be in flight */
+    size_t pending;                         /* bytes in those blocks that have not left */
+    size_t high_water, low_water;           /* bytes */
+    unsigned flags;                         /* BOLIDE_STREAM_* */
+};
+
+enum {
+    BOLIDE_STREAM_OPEN = 1,          /* the uv handle is initialised and not closing */
+    BOLIDE_STREAM_READING = 2,       /* read_start is in force */
+    BOLIDE_STREAM_LISTED = 4,        /* on the loop's flush list */
+    BOLIDE_STREAM_IN_FLIGHT = 8,     /* out_first waits in uv_write() for the socket to be writable */
+    BOLIDE_STREAM_FULL = 16,         /* output exceeded high_water and has not fallen to low_water yet */
+    BOLIDE_STREAM_SHUTDOWN = 32,     /* FIN after the output */
+    BOLIDE_STREAM_FIN_SENT = 64,     /* the FIN was handed to the kernel */
+    BOLIDE_STREAM_CLOSE_AFTER = 128, /* close after the output has left */
+    BOLIDE_STREAM_BROKEN = 256,      /* an error was reported; output is discarded */
+};
+
+/* Prepare the struct and the uv handle (TCP, or a Unix socket with `pipe`). 0, or a negative uv code: then nothing needs to be
+ * closed. */
+int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, bool pipe, const bolide_stream_ops *ops);
+
+/* After setup: adopt the connected descriptor `fd`, which libuv owns on success. 0 or a negative uv code; the stream must be
+ * closed either way. */
+int bolide_stream_open(bolide_stream *s, int fd);
+
+/* After setup: take the next connection of `listener`. Returns as bolide_stream_open(). */
+int bolide_stream_accept(bolide_stream *s, uv_stream_t *listener);
+
+int bolide_stream_read_start(bolide_stream *s); /* 0 or a negative uv code; idempotent */
+void bolide_stream_read_stop(bolide_stream *s); /* idempotent */
+
+/* Queue output: small pieces are copied into the block; a large bytes object is referenced until it has left.
+ * 0, or -1 with MemoryError set. Output to a broken, closing or shut-down stream is dropped silently. */
+int bolide_stream_write(bolide_stream *s, const char *data, size_t len);
+int bolide_stream_write_object(bolide_stream *s, PyObject *bytes); /* an exact bytes object */
+
+/* Room for `len` (<= BOLIDE_RESERVE_MAX) contiguous bytes of output: write there, then commit what was used (<= len), before
+ * any other call on the stream. NULL with MemoryError set. Dropped silently as above. */
+char *bolide_stream_reserve(bolide_stream *s, size_t len);
+void bolide_stream_commit(bolide_stream *s, size_t len);
+
+/* Hand the gathered output to the kernel now. May call on_error or on_drain, or close the stream (close_when_flushed). */
+void bolide_stream_flush(bolide_stream *s);
+
+/* Output that has not left the process yet, in bytes. */
+static inline size_t bolide_stream_pending(const bolide_stream *s) {
+    return s->pending;
+}
+
+/* True once output exceeded high_water, until it has fallen to low_water (then on_drain is called). */
+static inline bool bolide_stream_is_full(const bolide_stream *s) {
+    return (s->flags & BOLIDE_STREAM_FULL) != 0;
+}
+
+static inline bool bolide_stream_is_open(const bolide_stream *s) {
+    return (s->flags & BOLIDE_STREAM_OPEN) != 0;
+}
+
+void bolide_stream_shutdown(bolide_stream *s);           /* FIN once the output has left; idempotent */
+void bolide_stream_close_when_flushed(bolide_stream *s); /* close once the output has left; reading stops now */
+void bolide_stream_close(bolide_stream *s);              /* close now, drop output; idempotent; on_close follows later */
+
+/* The descriptor, or a negative uv code. */
+int bolide_stream_fileno(const bolide_stream *s);
+
+/* --- for the loop --------------------------------------------------------------------------------------------------- */
+
+/* Flush every listed stream: the end of a turn. */
+void bolide_loop_flush(bolide_loop *loop);
+
+/* Between pieces of work in a turn: flush if the oldest gathered output has waited for half a millisecond. */
+void bolide_loop_flush_if_late(bolide_loop *loop);
+
+void bolide_stream_free_blocks(bolide_loop *loop);
+
+#endif
