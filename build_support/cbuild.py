@@ -137,4 +137,6 @@ def _now(folder: Path) -> int:
 
 
 def _report(short: str, command: list[str]) -> None:
-    print(" ".join(command) if os.environ.get("BOLIDE_VERBOSE") == "1" else f"  {short}", flush=True)
+    # One write, so that the lines of parallel compilers do not mix.
+    sys.stdout.write((" ".join(command) if os.environ.get("BOLIDE_VERBOSE") == "1" else f"  {short}") + "\n")
+    sys.stdout.flush()

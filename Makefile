@@ -1,0 +1,121 @@
+# bolide's commands; `make` alone lists them. Each sets up what it needs and is quick when nothing has changed.
+#
+# PYTHON=python3.13 make test   picks an interpreter; its environment is then .venv-3.13 instead of .venv
+# make test ARGS="-k stream -x" passes arguments on (test, sanitize, test-sid, bench)
+# BOLIDE_LTO=0 make test        builds in a few seconds, for development; setup.py names the other switches
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+RUFF := ruff==0.17.5
+CLANG_FORMAT := clang-format==20.1.8
+HOST ?= 127.0.0.1
+PORT ?= 8000
+ARGS ?=
+
+is_recent := import sys; sys.exit(sys.version_info < (3, 11))
+version_of := import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for python in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(is_recent)' 2>/dev/null && echo $$python && exit; done; echo python3)
+VENV := .venv
+else
+VENV := .venv-$(shell $(PYTHON) -c '$(version_of)' 2>/dev/null)
+endif
+SANITIZE_VENV := $(VENV)-sanitize
+TOOLS_VENV := .venv-tools
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+# An environment whose interpreter is gone (an upgrade of the system) is made anew.
+$(foreach venv,$(VENV) $(SANITIZE_VENV) $(TOOLS_VENV),$(shell test -x $(venv)/bin/python || rm -f $(venv)/.made $(venv)/.has-*))
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# -- Environments ------------------------------------------------------------------------------------------------------
+
+define make_venv
+@$(PYTHON) -c '$(is_recent)' 2>/dev/null || \
+	{ echo "error: bolide needs CPython 3.11 or newer, which $(PYTHON) is not; PYTHON=<interpreter> picks another" >&2; exit 1; }
+@$(PYTHON) build_support/toolchain.py
+@echo "making $(@D)"
+@$(PYTHON) -m venv $(@D)
+@$(@D)/bin/python $(PIP_INSTALL) 'setuptools>=77'
+@touch $@
+endef
+
+$(VENV)/.made:
+	$(make_venv)
+
+$(SANITIZE_VENV)/.made:
+	$(make_venv)
+
+$(TOOLS_VENV)/.made: Makefile
+	@echo "making $(@D): $(RUFF), $(CLANG_FORMAT), build"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python $(PIP_INSTALL) $(RUFF) $(CLANG_FORMAT) build
+	@touch $@
+
+# bolide itself, editable, with the dependencies of one extra: $(VENV)/.has-test, $(VENV)/.has-examples.
+$(VENV)/.has-%: $(VENV)/.made pyproject.toml | build
+	@echo "installing bolide[$*] into $(VENV)"
+	@$(VENV)/bin/python $(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+# -- Building and running ----------------------------------------------------------------------------------------------
+
+.PHONY: build
+build: $(VENV)/.made ## Compile what has changed, in place
+	@$(VENV)/bin/python setup.py --quiet build_ext --inplace
+
+.PHONY: serve
+serve: build $(VENV)/.has-examples ## Serve the example application on HOST:PORT until Ctrl-C
+	@$(VENV)/bin/bolide --app-dir examples fastapi_app.main:app --host $(HOST) --port $(PORT) $(ARGS)
+
+.PHONY: test
+test: build $(VENV)/.has-test ## Run the tests
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+.PHONY: sanitize
+sanitize: $(SANITIZE_VENV)/.made ## Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@sh build_support/sanitize.sh $(SANITIZE_VENV) $(ARGS)
+
+.PHONY: test-sid
+test-sid: ## Run the tests on CPython 3.14 and 3.15 in a Debian sid root (needs root and debootstrap)
+	@sh build_support/sid.sh $(ARGS)
+
+.PHONY: bench
+bench: build $(VENV)/.has-examples ## Measure bolide and its peers side by side
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
+# -- Source form -------------------------------------------------------------------------------------------------------
+
+c_files = $(shell find src $(wildcard benchmarks examples tests) -name '*.[ch]')
+
+.PHONY: lint
+lint: $(TOOLS_VENV)/.made ## Check the form of the C and Python sources
+	$(TOOLS_VENV)/bin/clang-format --dry-run -Werror $(c_files)
+	$(TOOLS_VENV)/bin/ruff check
+	$(TOOLS_VENV)/bin/ruff format --check
+
+.PHONY: format
+format: $(TOOLS_VENV)/.made ## Bring the C and Python sources into form
+	$(TOOLS_VENV)/bin/clang-format -i $(c_files)
+	$(TOOLS_VENV)/bin/ruff check --fix
+	$(TOOLS_VENV)/bin/ruff format
+
+# -- Packages ----------------------------------------------------------------------------------------------------------
+
+.PHONY: dist
+dist: $(TOOLS_VENV)/.made ## Make the source distribution and the wheel, in dist/
+	$(TOOLS_VENV)/bin/python -m build
+
+.PHONY: clean
+clean: ## Remove what was built; environments and fetched sources stay
+	rm -rf build dist python/bolide.egg-info python/bolide/_core.*.so .pytest_cache .ruff_cache
+
+.PHONY: distclean
+distclean: clean ## Remove environments and fetched sources too
+	rm -rf .venv .venv-* third_party
