@@ -44,11 +44,13 @@ find "$tree" -mindepth 1 -maxdepth 1 ! -name 'build' ! -name 'third_party' ! -na
 tar -cf - --exclude=./build --exclude=./dist --exclude='./.venv*' --exclude=./.git --exclude='*.so' \
     --exclude=./.claude --exclude=__pycache__ . | tar -xf - -C "$tree"
 
-# PATH and HOME as a login there would have them. The oldest version takes the pinned libraries, the others the system's.
+# PATH and HOME as a login there would have them. The first version takes the pinned libraries, the
+# others the system's.
 export ROOT="$root" HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C.UTF-8 ARGS="$*"
 unset CC CFLAGS LDFLAGS PYTHONPATH VIRTUAL_ENV LD_PRELOAD PIP_FIND_LINKS || true
 system=0
+status=0
 for version in $pythons; do
     echo "CPython $version in Debian sid, $([ $system = 0 ] && echo pinned || echo "the system's") libuv and llhttp"
     export VERSION="$version" BOLIDE_SYSTEM_LIBS="$system"
@@ -57,6 +59,7 @@ for version in $pythons; do
         mount --rbind /dev "$ROOT/dev"
         mount -t tmpfs tmpfs "$ROOT/tmp"
         exec chroot "$ROOT" sh -euc "cd /srv/bolide && PYTHON=python$VERSION make test"
-    '
+    ' || status=1
     system=1
 done
+exit "$status"
