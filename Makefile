@@ -110,6 +110,7 @@ format: $(TOOLS_VENV)/.made ## Bring the C and Python sources into form
 
 .PHONY: dist
 dist: $(TOOLS_VENV)/.made ## Make the source distribution and the wheel, in dist/
+	@rm -rf dist
 	$(TOOLS_VENV)/bin/python -m build
 
 .PHONY: clean

@@ -153,7 +153,10 @@ def _download(library: Library, folder: Path) -> Path:
         raise BuildError(_mismatch(library, "what pip was given"))
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     reason = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "no output")
-    raise BuildError(f"pip could not fetch {requirement}: {reason.removeprefix('ERROR:').strip()}")
+    raise BuildError(
+        f"pip could not fetch {requirement}: {reason.removeprefix('ERROR:').strip()}"
+        f" (without a network: put {library.archive} into a folder and name it in BOLIDE_ARCHIVES)"
+    )
 
 
 def _verify(library: Library, archive: Path) -> None:

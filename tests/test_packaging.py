@@ -28,9 +28,8 @@ def run(*command, cwd, **environment):
     """Run a build command, out of the sanitizer's and the caller's influence; returns the finished process."""
     drop = ("LD_PRELOAD", "CFLAGS", "LDFLAGS", "PYTHONPATH")
     clean = {key: value for key, value in os.environ.items() if key not in drop and not key.startswith("BOLIDE_")}
-    clean |= {"BOLIDE_LTO": "0", "BOLIDE_SYSTEM_LIBS": "0", "CFLAGS": "-O0"} | {
-        key: str(value) for key, value in environment.items()
-    }
+    clean |= {"BOLIDE_LTO": "0", "BOLIDE_SYSTEM_LIBS": "0", "CFLAGS": "-O0"}
+    clean |= {key: str(value) for key, value in environment.items()}
     return subprocess.run(list(map(str, command)), cwd=cwd, env=clean, capture_output=True, text=True, timeout=240)
 
 
