@@ -1,0 +1,37 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from support import Connection, ServerProcess, control
+from support.server import Control
+
+_keys = count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ServerProcess]:
+    """A server with every app of tests/asgi/apps.py by its path, shared by all tests that do not end it."""
+    with ServerProcess("apps:app", "--log-level", "info") as running:
+        yield running
+        assert running.process.poll() is None, f"the server died:\n{running.log.text}"
+
+
+@pytest.fixture
+def connection(server: ServerProcess) -> Iterator[Connection]:
+    """A fresh connection to the shared server."""
+    with server.connect() as opened:
+        yield opened
+
+
+@pytest.fixture
+def apps(server: ServerProcess) -> Control:
+    """Events and values shared with the apps of the shared server."""
+    return control(server)
+
+
+@pytest.fixture
+def key() -> str:
+    """A name for events that no other test uses."""
+    return f"k{next(_keys)}"
