@@ -1,6 +1,6 @@
 """Measure round trips to examples/echo_server.py, with asyncio's own Runner on bolide's loop.
 
-    python examples/echo_client.py 7000 1000
+python examples/echo_client.py 7000 1000
 """
 
 import asyncio

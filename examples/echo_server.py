@@ -6,6 +6,7 @@ Ctrl-C stops it. Talk to it with examples/echo_client.py, or with `nc 127.0.0.1 
 """
 
 import asyncio
+import contextlib
 import sys
 
 import bolide
@@ -34,7 +35,5 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     bolide.install()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 7000))
-    except KeyboardInterrupt:
-        pass

@@ -6,6 +6,7 @@ They talk to a test through named events and values: a test sets `NAME.release` 
 
 import asyncio
 import contextvars
+import gc
 import json
 import os
 import threading
@@ -27,9 +28,8 @@ def route(function):
 async def app(scope, receive, send):
     """Serve all apps of this module by the first part of the path."""
     if scope["type"] == "lifespan":
-        await plain_lifespan(scope, receive, send)
-        return
-    await ROUTES[scope["path"].split("/")[1]](scope, receive, send)
+        return await plain_lifespan(scope, receive, send)
+    return await ROUTES[scope["path"].split("/")[1]](scope, receive, send)
 
 
 async def plain_lifespan(scope, receive, send):
@@ -44,7 +44,9 @@ async def plain_lifespan(scope, receive, send):
 
 def query(scope) -> dict[str, str]:
     """The query parameters."""
-    return {name: values[-1] for name, values in parse_qs(scope["query_string"].decode(), keep_blank_values=True).items()}
+    return {
+        name: values[-1] for name, values in parse_qs(scope["query_string"].decode(), keep_blank_values=True).items()
+    }
 
 
 def tell(name: str, value: object = None) -> None:
@@ -76,7 +78,7 @@ async def respond(send, body=b"", status=200, headers=()):
     await send({"type": "http.response.body", "body": body})
 
 
-# --- control ---------------------------------------------------------------------------------------------------------
+# --- control ------------------------------------------------------------------------------------------------
 
 
 @route
@@ -91,7 +93,7 @@ async def control(scope, receive, send):
     await respond(send, json.dumps(VALUES.get(name)).encode(), headers=[(b"connection", b"close")])
 
 
-# --- requests --------------------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------------
 
 
 @route
@@ -194,7 +196,21 @@ async def sink(scope, receive, send):
     await respond(send, json.dumps({"bytes": size, "largest": largest}).encode())
 
 
-# --- responses -------------------------------------------------------------------------------------------------------
+@route
+async def release(scope, receive, send):
+    """Read a body, then release whatever waits under the same key: a request in progress that lets another go on."""
+    key = query(scope)["key"]
+    more = True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        tell(f"{key}.reading")
+    for name in (f"{key}.release", f"{key}.1"):
+        EVENTS[name].set()
+    await respond(send, b"released")
+
+
+# --- responses ----------------------------------------------------------------------------------------------
 
 
 @route
@@ -315,7 +331,7 @@ async def out_of_order(scope, receive, send):
     tell(key, None)
 
 
-# --- streaming and disconnects ---------------------------------------------------------------------------------------
+# --- streaming and disconnects ------------------------------------------------------------------------------
 
 
 @route
@@ -443,7 +459,7 @@ async def receive_after_response(scope, receive, send):
     tell(key, [await receive(), await receive()])
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------
 
 
 class Deliberate(Exception):
@@ -510,7 +526,7 @@ async def returns_value(scope, receive, send):
     return "a value"
 
 
-# --- tasks -----------------------------------------------------------------------------------------------------------
+# --- tasks --------------------------------------------------------------------------------------------------
 
 
 @route
@@ -520,6 +536,7 @@ async def background(scope, receive, send):
     await respond(send, b"answered")
     tell(f"{key}.working")
     await EVENTS[f"{key}.release"].wait()
+    print(f"background {key} finished", flush=True)
     tell(f"{key}.done", "finished")
 
 
@@ -688,12 +705,19 @@ async def loop_name(scope, receive, send):
 
 
 @route
+async def collect_garbage(scope, receive, send):
+    """Collect it, so that the memory of the process tells what is in use."""
+    gc.collect()
+    await respond(send)
+
+
+@route
 async def process_id(scope, receive, send):
     """Tell the process id."""
     await respond(send, str(os.getpid()).encode())
 
 
-# --- lifespans: each an app of its own ---------------------------------------------------------------------------------
+# --- lifespans: each an app of its own ----------------------------------------------------------------------
 
 
 async def serve_state(scope, receive, send):

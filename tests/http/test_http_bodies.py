@@ -89,7 +89,7 @@ def test_response_starts_before_its_body_is_there(connection, apps, key):
     assert connection.read_chunk() == b""
 
 
-# --- responses -------------------------------------------------------------------------------------------------------
+# --- responses ----------------------------------------------------------------------------------------------
 
 
 def test_length_of_the_app_is_kept(connection):

@@ -80,7 +80,8 @@ def test_error_ends_the_pipeline(connection):
 def test_byte_by_byte(connection):
     requests = (
         get("/length/one?a=b", "X-Long: " + "v" * 50)
-        + b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\nX-T: 1\r\n\r\n"
+        + b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"3\r\nabc\r\n1\r\nd\r\n0\r\nX-T: 1\r\n\r\n"
         + b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nefgh"
     )
     connection.socket.setsockopt(6, 1, 1)  # TCP_NODELAY: as many packets as bytes

@@ -73,7 +73,7 @@ async def export_chunks(parcels: Iterable[Parcel]) -> AsyncIterator[str]:
 
 @router.post("/manifest", status_code=status.HTTP_201_CREATED)
 async def upload_manifest(file: UploadFile, depot: Annotated[Depot, Form()], work: UnitOfWork) -> ManifestReport:
-    """Book every line of a CSV file (columns name, street, city, postcode, country, weight); refused lines are listed."""
+    """Book the lines of a CSV file (columns name, street, city, postcode, country, weight); list those refused."""
     raw = await file.read()
     try:
         lines = io.StringIO(raw.decode("utf-8-sig"), newline="")
