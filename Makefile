@@ -39,7 +39,7 @@ help: ## List the commands
 define make_venv
 @$(PYTHON) -c '$(is_recent)' 2>/dev/null || \
 	{ echo "error: bolide needs CPython 3.11 or newer, which $(PYTHON) is not; PYTHON=<interpreter> picks another" >&2; exit 1; }
-@$(PYTHON) build_support/toolchain.py
+@$(PYTHON) -B build_support/toolchain.py
 @echo "making $(@D)"
 @$(PYTHON) -m venv $(@D)
 @$(@D)/bin/python $(PIP_INSTALL) 'setuptools>=77'

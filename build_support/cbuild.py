@@ -110,7 +110,7 @@ def _compile(unit: Unit, target: Path) -> Path | None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}.partial")
     depfile = target.with_suffix(".d")
-    command = [*unit.command, "-MMD", "-MF", str(depfile), "-c", str(unit.source), "-o", str(partial)]
+    command = [*unit.command, "-MD", "-MF", str(depfile), "-c", str(unit.source), "-o", str(partial)]
     # The object's time is that of the start, so that a file edited while the compiler ran is seen as newer.
     started = _now(target.parent)
     _report(f"cc    {unit.source}", command)

@@ -5,7 +5,8 @@ set -eu
 venv=$1
 shift
 reports=$PWD/build/sanitizer-reports
-rm -rf "$reports"
+# build/lib.* would hand modules that are gone by now to the installation.
+rm -rf "$reports" build/lib.*
 mkdir -p "$reports"
 
 echo "building with ASan and UBSan, installing into $venv"

@@ -87,6 +87,10 @@ def resolve(library: Library) -> Linkage:
             raise BuildError(
                 f"BOLIDE_SYSTEM_LIBS=1, but pkg-config finds no {library.pkg_config} >= {library.system_minimum}"
             )
+    if sys.platform not in ("linux", "darwin"):
+        raise BuildError(
+            f"on {sys.platform} bolide needs the system's {library.name} >= {library.system_minimum}, with pkg-config"
+        )
     ensure_sources([library])
     includes = [flag for folder in library.include for flag in ("-isystem", str(library.path / folder))]
     return Linkage(library, system=False, compile_flags=includes + [f"-D{name}" for name in library.public_defines])

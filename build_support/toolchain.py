@@ -1,5 +1,6 @@
 """Is everything there that a build needs? Also a program: `python build_support/toolchain.py` says what is missing."""
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -43,50 +44,70 @@ COMMANDS = {
 }
 
 
-def advice(missing: str) -> str:
-    """The command that installs what is missing: a key of PACKAGES."""
+def advice(parts: list[str]) -> str:
+    """The command that installs what is missing: keys of PACKAGES."""
     if sys.platform == "darwin":
-        return "install it: xcode-select --install"
+        return "xcode-select --install"
     for manager, command in COMMANDS.items():
-        package = PACKAGES[missing].get(manager)
-        if package and shutil.which(manager):
-            return f"install it: {command} {package}"
-    return f"install it (Debian: {PACKAGES[missing]['apt-get']})"
+        packages = [PACKAGES[part][manager] for part in parts if manager in PACKAGES[part]]
+        if packages and shutil.which(manager):
+            return f"{command} {' '.join(packages)}"
+    return f"on Debian apt-get install {' '.join(PACKAGES[part]['apt-get'] for part in parts)}"
 
 
 def compiler_command() -> list[str]:
-    """The C compiler that setuptools would use."""
-    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    """The C compiler: CC, or the one that this Python was built with, or, where that is not installed, another."""
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    preferred = shlex.split(sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(preferred[0]) is None:
+        for name in ("cc", "gcc", "clang"):
+            if shutil.which(name):
+                return [name]
+    return preferred
 
 
-def check_build() -> None:
-    """Raise BuildError, naming the package to install, unless a C extension with zlib can be compiled."""
+def missing_for_build() -> dict[str, str]:
+    """What keeps a C extension with zlib from being compiled: keys of PACKAGES, each with its name for the user."""
     compiler = compiler_command()
+    folders = [sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
+    headers = {"libc": "stdlib.h", "python": "Python.h", "zlib": "zlib.h"}
+    missing = {}
     if shutil.which(compiler[0]) is None:
-        raise BuildError(f"there is no C compiler ({compiler[0]}); {advice('compiler')}")
-    include = sysconfig.get_path("include")
-    flags = [f"-I{include}", f"-I{sysconfig.get_path('platinclude')}"]
-    flags += shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))
-    for header, missing in (("stdlib.h", "libc"), ("Python.h", "python"), ("zlib.h", "zlib")):
+        missing["compiler"] = f"a C compiler ({compiler[0]})"
+        # Without one to ask, look where headers usually are.
+        del headers["libc"]
+        folders += ["/usr/include", "/usr/local/include"]
+        absent = {part for part, header in headers.items() if not any(Path(at, header).is_file() for at in folders)}
+    else:
+        flags = [f"-I{folder}" for folder in folders]
+        flags += shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))
         command = [*compiler, *flags, "-E", "-x", "c", "-", "-o", os.devnull]
-        if subprocess.run(command, input=f"#include <{header}>\n", capture_output=True, text=True).returncode:
-            raise BuildError(f"the C header {header} is missing; {advice(missing)}")
+
+        def is_absent(header: str) -> bool:
+            text = f"#include <{header}>\n"
+            return subprocess.run(command, input=text, capture_output=True, text=True).returncode != 0
+
+        # Without the C library's headers nothing can be said about the others.
+        absent = {"libc"} if is_absent(headers["libc"]) else {part for part in headers if is_absent(headers[part])}
+    return missing | {part: f"the C header {header}" for part, header in headers.items() if part in absent}
 
 
-def check_venv() -> None:
-    """Raise BuildError unless this interpreter can make virtual environments with pip in them."""
-    try:
-        import ensurepip  # noqa: F401
-        import venv  # noqa: F401
-    except ImportError:
-        raise BuildError(f"{sys.executable} cannot make a virtual environment with pip; {advice('venv')}") from None
+def missing_for_venv() -> dict[str, str]:
+    """What keeps this interpreter from making virtual environments with pip in them."""
+    found = all(importlib.util.find_spec(name) for name in ("ensurepip", "venv"))
+    return {} if found else {"venv": "Python's venv and ensurepip"}
+
+
+def check(missing: dict[str, str]) -> None:
+    """Raise BuildError, with the command that installs all of it, if anything is missing."""
+    if missing:
+        raise BuildError(f"{' and '.join(missing.values())} missing; to install: {advice(list(missing))}")
 
 
 if __name__ == "__main__":
-    sys.dont_write_bytecode = True
     try:
-        check_venv()
-        check_build()
+        check(missing_for_venv() | missing_for_build())
     except BuildError as error:
         sys.exit(f"error: {error}")
-    print(f"toolchain: {Path(sys.executable)} {VERSION}, {' '.join(compiler_command())}")
+    print(f"toolchain: {sys.executable} {VERSION}, {' '.join(compiler_command())}")

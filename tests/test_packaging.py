@@ -140,7 +140,9 @@ def test_archive_cannot_write_outside_its_folder(tree, tmp_path):
 def test_missing_compiler_ends_with_one_line(tree):
     result = build(tree, CC="bolide-has-no-such-compiler")
     assert result.returncode == 1
-    assert only_line(result.stderr).startswith("error: there is no C compiler (bolide-has-no-such-compiler); install")
+    assert only_line(result.stderr).startswith(
+        "error: a C compiler (bolide-has-no-such-compiler) missing; to install: "
+    )
 
 
 @pytest.mark.parametrize("header", ["zlib.h", "Python.h"])
@@ -150,7 +152,7 @@ def test_missing_header_ends_with_one_line(tree, tmp_path, header):
     compiler.chmod(0o755)
     result = build(tree, CC=compiler)
     assert result.returncode == 1
-    assert only_line(result.stderr).startswith(f"error: the C header {header} is missing; install it")
+    assert only_line(result.stderr).startswith(f"error: the C header {header} missing; to install: ")
 
 
 @pytest.mark.parametrize("name", ["BOLIDE_LTO", "BOLIDE_SANITIZE", "BOLIDE_WERROR"])
