@@ -1,19 +1,51 @@
 /* bolide._core: module initialisation, module state and type registration, nothing else. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <uv.h>
-#include <llhttp.h>
+#include "common/state.h"
+#include "loop/loop.h"
+#include "transport/transport.h"
 
-static PyModuleDef_Slot module_slots[] = {{0, NULL}};
+static int module_exec(PyObject *module) {
+    bolide_state *st = bolide_state_of(module);
+    if (bolide_state_init(st) < 0 || bolide_handle_init(module, st) < 0 || bolide_loop_init(module, st) < 0 ||
+        bolide_transport_init(module, st) < 0) {
+        return -1;
+    }
+    return 0;
+}
 
-static struct PyModuleDef module_def = {
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    return bolide_state_traverse(bolide_state_of(module), visit, arg);
+}
+
+static int module_clear(PyObject *module) {
+    bolide_state_clear(bolide_state_of(module));
+    return 0;
+}
+
+static void module_free(void *module) {
+    bolide_state *st = bolide_state_of(module);
+    bolide_state_clear(st);
+    bolide_handle_free_all(st);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+struct PyModuleDef bolide_module_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "bolide._core",
-    .m_doc = "The C core of bolide.",
-    .m_size = 0,
+    .m_doc = "The C core of bolide: the event loop and the ASGI server.",
+    .m_size = sizeof(bolide_state),
     .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__core(void) {
-    return PyModuleDef_Init(&module_def);
+    return PyModuleDef_Init(&bolide_module_def);
 }

@@ -12,10 +12,10 @@
 #include "loop/handle.h"
 #include "loop/ring.h"
 #include "loop/timers.h"
+#include "loop/watchers.h"
 
 struct bolide_stream;
 struct bolide_outblock;
-struct bolide_watcher;
 
 /* Something open on a loop, in a doubly linked list whose head is loop->resources. loop.close() closes what is left. */
 typedef struct bolide_resource {
@@ -34,9 +34,8 @@ typedef struct bolide_loop {
     uv_loop_t uv;
     uv_async_t wake;   /* another thread, or a signal, ends the poll */
     uv_timer_t tick;   /* ends the poll when the earliest timer is due */
-    uv_poll_t sigpoll; /* reads the descriptor that CPython's signal handler writes to */
+    uv_poll_t fds;     /* readable when the watched descriptors (fdset) have events */
     double tick_when;  /* the deadline for which `tick` is armed, or 0 */
-    int sig_fds[2];    /* [0] is read by sigpoll, [1] goes to signal.set_wakeup_fd(); -1 until first needed */
 
     PyThreadState *released; /* set while the GIL is given up for a poll, and nowhere else */
     unsigned long thread_id; /* PyThread_get_thread_ident() of the thread in run_forever(), or 0 */
@@ -45,15 +44,18 @@ typedef struct bolide_loop {
     bolide_ring ready;
     bolide_timers timers;
     unsigned polls_skipped; /* turns since the kernel was last polled */
+    uint64_t last_poll;     /* uv_hrtime() of that poll */
 
     struct bolide_stream *flush_first, *flush_last; /* streams with gathered output */
+    size_t flush_count;                             /* length of that list */
     uint64_t flush_since;                           /* uv_hrtime() when the oldest of that output was queued, or 0 */
     struct bolide_outblock *free_blocks;            /* pool of output blocks */
     int free_block_count;
     char *read_buf; /* BOLIDE_READ_BUF bytes, shared by all streams, valid during one read callback */
 
-    struct bolide_watcher **watchers; /* add_reader/add_writer, indexed by descriptor */
-    int watcher_cap;
+    bolide_watchers watchers; /* add_reader/add_writer */
+    PyObject *task_factory;   /* loop.set_task_factory(), NULL or None: none */
+    double slow_callback;     /* loop.slow_callback_duration, seconds (debug mode) */
 
     bolide_resource resources; /* head of the list of open resources */
 
@@ -97,6 +99,10 @@ double bolide_loop_time(void);
 /* The exception that is set goes to loop.call_exception_handler() with `message` and, when `key` is not NULL, that key too
  * (e.g. "transport"). KeyboardInterrupt and SystemExit instead end run_forever(). Clears the exception. */
 void bolide_loop_report(bolide_loop *loop, const char *message, const char *key, PyObject *value);
+
+/* The same with all that a context can hold; `message` is a str object, the others may be NULL. */
+void bolide_loop_report_context(bolide_loop *loop, PyObject *message, const char *key, PyObject *value,
+                                PyObject *source_traceback);
 
 /* Keep the exception that is set (KeyboardInterrupt, SystemExit) for run_forever() to raise after this turn. Clears it. */
 void bolide_loop_set_fatal(bolide_loop *loop);

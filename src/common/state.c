@@ -1,0 +1,96 @@
+#include "common/state.h"
+
+typedef struct {
+    const char *module;
+    const char *name;
+    size_t slot; /* offset of the PyObject * in bolide_state */
+} import_spec;
+
+#define SLOT(field) offsetof(bolide_state, field)
+static const import_spec IMPORTS[] = {
+    {"asyncio", "Future", SLOT(asyncio_Future)},
+    {"asyncio", "Task", SLOT(asyncio_Task)},
+    {"asyncio", "CancelledError", SLOT(asyncio_CancelledError)},
+    {"asyncio", "BufferedProtocol", SLOT(asyncio_BufferedProtocol)},
+    {"asyncio", "Transport", SLOT(asyncio_Transport)},
+    {"asyncio.trsock", "TransportSocket", SLOT(asyncio_TransportSocket)},
+    {"asyncio", "_set_running_loop", SLOT(asyncio_set_running_loop)},
+    {"asyncio", "_get_running_loop", SLOT(asyncio_get_running_loop)},
+    {"asyncio.format_helpers", "_format_callback_source", SLOT(asyncio_format_callback)},
+    {"asyncio.base_events", "_format_handle", SLOT(asyncio_format_handle)},
+    {"asyncio.format_helpers", "extract_stack", SLOT(asyncio_extract_stack)},
+    {"asyncio.log", "logger", SLOT(asyncio_logger)},
+    {"socket", "socket", SLOT(socket_socket)},
+    {"signal", "set_wakeup_fd", SLOT(signal_set_wakeup_fd)},
+};
+#undef SLOT
+
+static int import_attribute(bolide_state *st, const import_spec *spec) {
+    PyObject *module = PyImport_ImportModule(spec->module);
+    if (module == NULL) {
+        return -1;
+    }
+    PyObject *value = PyObject_GetAttrString(module, spec->name);
+    Py_DECREF(module);
+    *(PyObject **)((char *)st + spec->slot) = value;
+    return value == NULL ? -1 : 0;
+}
+
+int bolide_state_init(bolide_state *st) {
+#define BOLIDE_STR(name)                                                                                               \
+    st->str_##name = PyUnicode_InternFromString(#name);                                                                \
+    if (st->str_##name == NULL) {                                                                                      \
+        return -1;                                                                                                     \
+    }
+    BOLIDE_STRINGS(BOLIDE_STR)
+#undef BOLIDE_STR
+    st->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    if (st->empty_bytes == NULL) {
+        return -1;
+    }
+    for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
+        if (import_attribute(st, &IMPORTS[i]) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
+    Py_VISIT(st->LoopType);
+    Py_VISIT(st->HandleType);
+    Py_VISIT(st->TimerHandleType);
+    Py_VISIT(st->StreamTransportType);
+    for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
+        Py_VISIT(*(PyObject **)((char *)st + IMPORTS[i].slot));
+    }
+    return 0;
+}
+
+void bolide_state_clear(bolide_state *st) {
+    Py_CLEAR(st->LoopType);
+    Py_CLEAR(st->HandleType);
+    Py_CLEAR(st->TimerHandleType);
+    Py_CLEAR(st->StreamTransportType);
+    for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
+        Py_CLEAR(*(PyObject **)((char *)st + IMPORTS[i].slot));
+    }
+    Py_CLEAR(st->empty_bytes);
+#define BOLIDE_STR(name) Py_CLEAR(st->str_##name);
+    BOLIDE_STRINGS(BOLIDE_STR)
+#undef BOLIDE_STR
+}
+
+bolide_state *bolide_state_of_type(PyTypeObject *type) {
+    PyObject *module = PyType_GetModuleByDef(type, &bolide_module_def);
+    return module == NULL ? NULL : bolide_state_of(module);
+}
+
+int bolide_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot, bool publish) {
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
+    if (type == NULL) {
+        return -1;
+    }
+    *slot = (PyTypeObject *)type;
+    return publish ? PyModule_AddType(module, *slot) : 0;
+}

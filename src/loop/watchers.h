@@ -1,0 +1,52 @@
+/* add_reader/add_writer: handles to be made ready when a descriptor is.
+ *
+ * The descriptors stand in a readiness set of their own (epoll, kqueue), which libuv watches as one descriptor. libuv's own
+ * uv_poll_t aborts the process when a watched descriptor was closed behind its back, which Python code may well do. */
+#ifndef BOLIDE_LOOP_WATCHERS_H
+#define BOLIDE_LOOP_WATCHERS_H
+
+#include "loop/handle.h"
+
+struct bolide_loop;
+
+enum {
+    BOLIDE_READABLE = 1,
+    BOLIDE_WRITABLE = 2,
+};
+
+typedef struct {
+    bolide_handle *reader, *writer; /* strong, or NULL */
+    PyObject *transport;            /* borrowed: the open transport that owns this descriptor, or NULL */
+} bolide_watcher;
+
+typedef struct {
+    int fd;                 /* the readiness set, -1 when closed */
+    bolide_watcher *by_fd;  /* indexed by descriptor */
+    int cap;
+} bolide_watchers;
+
+/* 0, or a negative uv code. */
+int bolide_watchers_open(struct bolide_loop *loop);
+void bolide_watchers_clear(struct bolide_loop *loop);
+int bolide_watchers_traverse(struct bolide_loop *loop, visitproc visit, void *arg);
+
+/* Register `handle` (a new reference is taken) for `event`, replacing and cancelling the one that was there.
+ * 0, or -1 with an exception set. */
+int bolide_watchers_add(struct bolide_loop *loop, int fd, int event, bolide_handle *handle);
+
+/* 1 when a handle was there, 0 when none, -1 with an exception set. */
+int bolide_watchers_remove(struct bolide_loop *loop, int fd, int event);
+
+/* Remember that `transport` (borrowed; NULL: none any more) owns `fd`. 0, or -1 with MemoryError set. */
+int bolide_watchers_set_transport(struct bolide_loop *loop, int fd, PyObject *transport);
+
+/* Libuv saw the set become readable: push the handles to the ready ring. */
+void bolide_watchers_dispatch(struct bolide_loop *loop);
+
+/* The loop methods on descriptors, for the method table of bolide._core.Loop. */
+extern PyMethodDef bolide_watchers_methods[];
+
+/* The descriptor of an int or an object with fileno(). -1 with an exception set. */
+int bolide_fileno(PyObject *obj);
+
+#endif
