@@ -4,8 +4,8 @@
 #include "transport/transport.h"
 
 static int module_exec(PyObject *module) {
-    bolide_state *st = bolide_state_of(module);
-    if (bolide_state_init(st) < 0 || bolide_handle_init(module, st) < 0 || bolide_loop_init(module, st) < 0 ||
+    bolide_state *st = bolide_state_new(module);
+    if (st == NULL || bolide_handle_init(module, st) < 0 || bolide_loop_init(module, st) < 0 ||
         bolide_transport_init(module, st) < 0) {
         return -1;
     }
@@ -13,18 +13,24 @@ static int module_exec(PyObject *module) {
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
-    return bolide_state_traverse(bolide_state_of(module), visit, arg);
+    bolide_state *st = bolide_state_of(module);
+    return st != NULL ? bolide_state_traverse(st, visit, arg) : 0;
 }
 
 static int module_clear(PyObject *module) {
-    bolide_state_clear(bolide_state_of(module));
+    bolide_state *st = bolide_state_of(module);
+    if (st != NULL) {
+        bolide_state_clear(st);
+    }
     return 0;
 }
 
 static void module_free(void *module) {
     bolide_state *st = bolide_state_of(module);
-    bolide_state_clear(st);
-    bolide_handle_free_all(st);
+    if (st != NULL) {
+        bolide_state_clear(st);
+        bolide_state_release(st);
+    }
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -39,7 +45,7 @@ struct PyModuleDef bolide_module_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "bolide._core",
     .m_doc = "The C core of bolide: the event loop and the ASGI server.",
-    .m_size = sizeof(bolide_state),
+    .m_size = sizeof(bolide_state *),
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

@@ -14,14 +14,12 @@ static const import_spec IMPORTS[] = {
     {"asyncio", "BufferedProtocol", SLOT(asyncio_BufferedProtocol)},
     {"asyncio", "Transport", SLOT(asyncio_Transport)},
     {"asyncio.trsock", "TransportSocket", SLOT(asyncio_TransportSocket)},
-    {"asyncio", "_set_running_loop", SLOT(asyncio_set_running_loop)},
-    {"asyncio", "_get_running_loop", SLOT(asyncio_get_running_loop)},
+    {"asyncio", "BaseEventLoop", SLOT(asyncio_BaseEventLoop)},
     {"asyncio.format_helpers", "_format_callback_source", SLOT(asyncio_format_callback)},
     {"asyncio.base_events", "_format_handle", SLOT(asyncio_format_handle)},
     {"asyncio.format_helpers", "extract_stack", SLOT(asyncio_extract_stack)},
     {"asyncio.log", "logger", SLOT(asyncio_logger)},
     {"socket", "socket", SLOT(socket_socket)},
-    {"signal", "set_wakeup_fd", SLOT(signal_set_wakeup_fd)},
 };
 #undef SLOT
 
@@ -36,7 +34,7 @@ static int import_attribute(bolide_state *st, const import_spec *spec) {
     return value == NULL ? -1 : 0;
 }
 
-int bolide_state_init(bolide_state *st) {
+static int fill(bolide_state *st) {
 #define BOLIDE_STR(name)                                                                                               \
     st->str_##name = PyUnicode_InternFromString(#name);                                                                \
     if (st->str_##name == NULL) {                                                                                      \
@@ -53,7 +51,30 @@ int bolide_state_init(bolide_state *st) {
             return -1;
         }
     }
-    return 0;
+    st->asyncio_create_task = PyObject_GetAttrString(st->asyncio_BaseEventLoop, "create_task");
+    return st->asyncio_create_task == NULL ? -1 : 0;
+}
+
+bolide_state *bolide_state_new(PyObject *module) {
+    bolide_state *st = PyMem_RawCalloc(1, sizeof(bolide_state));
+    if (st == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    st->refs = 1;
+    *(bolide_state **)PyModule_GetState(module) = st; /* owned by the module from here on, also when filling fails */
+    return fill(st) < 0 ? NULL : st;
+}
+
+void bolide_state_retain(bolide_state *st) {
+    st->refs++;
+}
+
+void bolide_state_release(bolide_state *st) {
+    if (--st->refs == 0) {
+        bolide_freelist_clear(&st->free_handles);
+        PyMem_RawFree(st);
+    }
 }
 
 int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
@@ -64,6 +85,7 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
         Py_VISIT(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
+    Py_VISIT(st->asyncio_create_task);
     return 0;
 }
 
@@ -75,6 +97,7 @@ void bolide_state_clear(bolide_state *st) {
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
         Py_CLEAR(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
+    Py_CLEAR(st->asyncio_create_task);
     Py_CLEAR(st->empty_bytes);
 #define BOLIDE_STR(name) Py_CLEAR(st->str_##name);
     BOLIDE_STRINGS(BOLIDE_STR)

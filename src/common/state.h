@@ -12,9 +12,14 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "common/freelist.h"
 #include "common/strings.h"
 
 typedef struct bolide_state {
+    /* The module holds one count, each loop another: an object torn down after its module (at interpreter exit) still finds
+     * the state. */
+    Py_ssize_t refs;
+
     /* Types, each made by its layer's bolide_*_init(). */
     PyTypeObject *LoopType;
     PyTypeObject *HandleType;
@@ -28,14 +33,13 @@ typedef struct bolide_state {
     PyObject *asyncio_BufferedProtocol; /* asyncio.BufferedProtocol */
     PyObject *asyncio_Transport;        /* asyncio.Transport */
     PyObject *asyncio_TransportSocket;  /* asyncio.trsock.TransportSocket */
-    PyObject *asyncio_set_running_loop; /* asyncio._set_running_loop */
-    PyObject *asyncio_get_running_loop; /* asyncio._get_running_loop */
+    PyObject *asyncio_BaseEventLoop;    /* asyncio.BaseEventLoop */
+    PyObject *asyncio_create_task;      /* asyncio.BaseEventLoop.create_task */
     PyObject *asyncio_format_callback;  /* asyncio.format_helpers._format_callback_source */
     PyObject *asyncio_format_handle;    /* asyncio.base_events._format_handle */
     PyObject *asyncio_extract_stack;    /* asyncio.format_helpers.extract_stack */
     PyObject *asyncio_logger;           /* asyncio.log.logger */
     PyObject *socket_socket;            /* socket.socket */
-    PyObject *signal_set_wakeup_fd;     /* signal.set_wakeup_fd */
     PyObject *empty_bytes;              /* b"" */
 
 #define BOLIDE_STR(name) PyObject *str_##name;
@@ -44,13 +48,12 @@ typedef struct bolide_state {
 
     struct bolide_asgi_state *asgi; /* the server's part; NULL until its init has run */
 
-    struct bolide_handle *free_handles; /* freelist of handle memory, linked through `loop` */
-    int free_handle_count;
+    bolide_freelist free_handles; /* Handle and TimerHandle */
 } bolide_state;
 
-/* The state of `module` (an instance of bolide._core). Never fails. */
+/* The state of `module` (an instance of bolide._core); NULL before bolide_state_new(). */
 static inline bolide_state *bolide_state_of(PyObject *module) {
-    return (bolide_state *)PyModule_GetState(module);
+    return *(bolide_state **)PyModule_GetState(module);
 }
 
 /* The state reached from a heap type of ours or a subclass of one; NULL with TypeError set when `type` is neither. */
@@ -58,8 +61,10 @@ bolide_state *bolide_state_of_type(PyTypeObject *type);
 
 extern struct PyModuleDef bolide_module_def;
 
-/* Fill the strings and the borrowed objects. 0, or -1 with an exception set. */
-int bolide_state_init(bolide_state *st);
+/* Allocate the state of `module` and fill the strings and the borrowed objects. NULL with an exception set on failure. */
+bolide_state *bolide_state_new(PyObject *module);
+void bolide_state_retain(bolide_state *st);
+void bolide_state_release(bolide_state *st);
 int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg);
 void bolide_state_clear(bolide_state *st);
 

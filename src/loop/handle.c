@@ -50,17 +50,6 @@ static int set_arguments(bolide_handle *h, PyObject *const *args, Py_ssize_t nar
     return 0;
 }
 
-static bolide_handle *allocate(bolide_state *st, PyTypeObject *type) {
-    bolide_handle *h = st->free_handles;
-    if (h != NULL) {
-        st->free_handles = (bolide_handle *)h->loop;
-        st->free_handle_count--;
-        (void)PyObject_Init((PyObject *)h, type);
-        return h;
-    }
-    return PyObject_GC_New(bolide_handle, type);
-}
-
 /* Debug mode: the stack of the Python code that schedules. */
 static PyObject *current_stack(bolide_state *st) {
     PyFrameObject *frame = PyEval_GetFrame();
@@ -77,7 +66,8 @@ bolide_handle *bolide_handle_new(bolide_loop *loop, bool timer, PyObject *callba
     if (own_context == NULL) {
         return NULL;
     }
-    bolide_handle *h = allocate(st, timer ? st->TimerHandleType : st->HandleType);
+    PyTypeObject *type = timer ? st->TimerHandleType : st->HandleType;
+    bolide_handle *h = (bolide_handle *)bolide_freelist_new(&st->free_handles, type);
     if (h == NULL) {
         Py_DECREF(own_context);
         return NULL;
@@ -135,7 +125,7 @@ static void report_failure(bolide_handle *h) {
 }
 
 void bolide_handle_run(bolide_handle *h) {
-    if (h->flags & BOLIDE_HANDLE_CANCELLED) {
+    if ((h->flags & BOLIDE_HANDLE_CANCELLED) || h->callback == NULL) {
         return;
     }
     h->flags |= HANDLE_RUNNING;
@@ -213,26 +203,10 @@ static void handle_dealloc(PyObject *self) {
     }
     handle_clear(self);
     Py_CLEAR(h->context);
-    bolide_state *st = h->loop->st;
-    /* The state outlives the loop reference dropped here: the type, which we still hold, keeps the module alive. */
-    Py_DECREF(h->loop);
-    if (st->free_handle_count < BOLIDE_HANDLE_FREELIST) {
-        h->loop = (bolide_loop *)st->free_handles;
-        st->free_handles = h;
-        st->free_handle_count++;
-    } else {
-        PyObject_GC_Del(self);
-    }
+    bolide_loop *loop = h->loop;
+    bolide_freelist_keep(&loop->st->free_handles, self, BOLIDE_HANDLE_FREELIST);
+    Py_DECREF(loop);
     Py_DECREF(type);
-}
-
-void bolide_handle_free_all(bolide_state *st) {
-    while (st->free_handles != NULL) {
-        bolide_handle *h = st->free_handles;
-        st->free_handles = (bolide_handle *)h->loop;
-        PyObject_GC_Del(h);
-    }
-    st->free_handle_count = 0;
 }
 
 static PyObject *get_args(PyObject *self, void *closure) {

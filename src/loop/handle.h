@@ -41,6 +41,5 @@ void bolide_handle_run(bolide_handle *handle);
 void bolide_handle_cancel(bolide_handle *handle);
 
 int bolide_handle_init(PyObject *module, bolide_state *st);
-void bolide_handle_free_all(bolide_state *st);
 
 #endif

@@ -1,0 +1,789 @@
+#include "loop/loop.h"
+
+#include <math.h>
+#include <structmember.h>
+#include <time.h>
+
+#include "common/error.h"
+#include "transport/stream.h"
+#include "transport/transport.h"
+
+/* A chain of call_soon() does not poll the kernel every turn; it does so after this many turns or nanoseconds. */
+#define SKIP_TURNS 64
+#define SKIP_CLOCK_EVERY 4
+#define SKIP_NS 100000
+
+double bolide_loop_time(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* --- errors -------------------------------------------------------------------------------------------------------------- */
+
+int bolide_loop_check_closed(bolide_loop *loop) {
+    if (loop->closed) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        return -1;
+    }
+    return 0;
+}
+
+void bolide_loop_set_fatal(bolide_loop *loop) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    if (loop->fatal != NULL || value == NULL) {
+        Py_XDECREF(value); /* the first one is the cause */
+    } else {
+        loop->fatal = value;
+    }
+}
+
+static int call_handler(bolide_loop *loop, PyObject *message, PyObject *exception, const char *key, PyObject *value,
+                        PyObject *source_traceback) {
+    bolide_state *st = loop->st;
+    PyObject *context = PyDict_New();
+    if (context == NULL || PyDict_SetItem(context, st->str_message, message) < 0 ||
+        PyDict_SetItem(context, st->str_exception, exception) < 0 ||
+        (key != NULL && value != NULL && PyDict_SetItemString(context, key, value) < 0) ||
+        (source_traceback != NULL && PyDict_SetItem(context, st->str_source_traceback, source_traceback) < 0)) {
+        Py_XDECREF(context);
+        return -1;
+    }
+    PyObject *result = PyObject_CallMethodOneArg((PyObject *)loop, st->str_call_exception_handler, context);
+    Py_DECREF(context);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+void bolide_loop_report_context(bolide_loop *loop, PyObject *message, const char *key, PyObject *value,
+                                PyObject *source_traceback) {
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        bolide_loop_set_fatal(loop);
+        return;
+    }
+    PyObject *type, *exception, *traceback;
+    PyErr_Fetch(&type, &exception, &traceback);
+    PyErr_NormalizeException(&type, &exception, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(exception, traceback);
+    }
+    if (call_handler(loop, message != NULL ? message : Py_None, exception, key, value, source_traceback) < 0) {
+        bolide_loop_set_fatal(loop); /* as asyncio: what the handler lets through ends the loop */
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(exception);
+    Py_XDECREF(traceback);
+}
+
+void bolide_loop_report(bolide_loop *loop, const char *message, const char *key, PyObject *value) {
+    PyObject *type, *exception, *traceback;
+    PyErr_Fetch(&type, &exception, &traceback);
+    PyObject *text = PyUnicode_FromString(message);
+    if (text == NULL) {
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, exception, traceback);
+    bolide_loop_report_context(loop, text, key, value, NULL);
+    Py_XDECREF(text);
+}
+
+/* --- resources ----------------------------------------------------------------------------------------------------------- */
+
+void bolide_resource_add(bolide_loop *loop, bolide_resource *res) {
+    bolide_resource *head = &loop->resources;
+    res->prev = head->prev;
+    res->next = head;
+    head->prev->next = res;
+    head->prev = res;
+}
+
+void bolide_resource_remove(bolide_resource *res) {
+    if (res->next != NULL) {
+        res->prev->next = res->next;
+        res->next->prev = res->prev;
+        res->next = res->prev = NULL;
+    }
+}
+
+/* --- the poll ------------------------------------------------------------------------------------------------------------ */
+
+void bolide_loop_reacquire(bolide_loop *loop) {
+    PyThreadState *released = loop->released;
+    PyEval_RestoreThread(released);
+    /* Only now: while it was set, other threads that hold the GIL knew that they have to wake the poll. */
+    loop->released = NULL;
+}
+
+void bolide_loop_wake(bolide_loop *loop) {
+    if (loop->released != NULL) {
+        uv_async_send(&loop->wake);
+    }
+}
+
+static void on_wake(uv_async_t *wake) {
+    (void)wake; /* it has done its work by ending the poll */
+}
+
+static void on_tick(uv_timer_t *tick) {
+    bolide_loop_of(tick)->tick_when = 0;
+}
+
+/* Arm `tick` for the earliest timer. False when that is due already. */
+static bool arm_tick(bolide_loop *loop) {
+    if (loop->timers.count == 0) {
+        if (loop->tick_when != 0) {
+            uv_timer_stop(&loop->tick);
+            loop->tick_when = 0;
+        }
+        return true;
+    }
+    double when = loop->timers.entries[0].when;
+    if (when == loop->tick_when) {
+        return true;
+    }
+    uv_update_time(&loop->uv);
+    /* libuv's clock is this same one in whole milliseconds, rounded down: rounding the deadline up is never too early. */
+    double delay = ceil(when * 1e3) - (double)uv_now(&loop->uv);
+    if (delay <= 0) {
+        return false;
+    }
+    uv_timer_start(&loop->tick, on_tick, delay < 1e12 ? (uint64_t)delay : (uint64_t)1e12, 0);
+    loop->tick_when = when;
+    return true;
+}
+
+/* Whether a turn with work at hand may leave the kernel alone this time. */
+static bool may_skip_poll(bolide_loop *loop) {
+    if (loop->stopping || loop->uv.closing_handles != NULL || loop->polls_skipped >= SKIP_TURNS) {
+        return false;
+    }
+    return loop->polls_skipped % SKIP_CLOCK_EVERY != SKIP_CLOCK_EVERY - 1 || uv_hrtime() - loop->last_poll < SKIP_NS;
+}
+
+static void poll_kernel(bolide_loop *loop) {
+    bool busy = bolide_ring_count(&loop->ready) > 0 || loop->stopping || loop->flush_first != NULL;
+    if (busy && may_skip_poll(loop)) {
+        loop->polls_skipped++;
+        return;
+    }
+    if (busy || !arm_tick(loop)) {
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+        loop->last_poll = uv_hrtime();
+    } else {
+        loop->released = PyEval_SaveThread();
+        uv_run(&loop->uv, UV_RUN_ONCE);
+        bolide_loop_enter(loop);
+    }
+    loop->polls_skipped = 0;
+}
+
+/* --- a turn -------------------------------------------------------------------------------------------------------------- */
+
+static int expire_timers(bolide_loop *loop) {
+    if (loop->timers.count == 0) {
+        return 0;
+    }
+    double now = bolide_loop_time();
+    while (loop->timers.count > 0 && loop->timers.entries[0].when <= now) {
+        bolide_handle *handle = bolide_timers_pop(&loop->timers);
+        if (bolide_ring_push(&loop->ready, handle) < 0) {
+            Py_DECREF(handle);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Debug mode: run, and report a callback that took longer than slow_callback_duration. */
+static void run_watched(bolide_loop *loop, bolide_handle *handle) {
+    if (handle->flags & BOLIDE_HANDLE_CANCELLED) {
+        return;
+    }
+    unsigned repeats = handle->flags & BOLIDE_HANDLE_REPEATS;
+    handle->flags |= BOLIDE_HANDLE_REPEATS; /* its callback is needed for the report */
+    double start = bolide_loop_time();
+    bolide_handle_run(handle);
+    double took = bolide_loop_time() - start;
+    handle->flags = (handle->flags & ~(unsigned)BOLIDE_HANDLE_REPEATS) | repeats;
+    if (took < loop->slow_callback) {
+        return;
+    }
+    PyObject *text = PyObject_CallOneArg(loop->st->asyncio_format_handle, (PyObject *)handle);
+    PyObject *seconds = PyFloat_FromDouble(took);
+    PyObject *result = NULL;
+    if (text != NULL && seconds != NULL) {
+        result = PyObject_CallMethod(loop->st->asyncio_logger, "warning", "sOO", "Executing %s took %.3f seconds", text,
+                                     seconds);
+    }
+    if (result == NULL) {
+        bolide_loop_report(loop, "reporting a slow callback failed", NULL, NULL);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(seconds);
+    Py_XDECREF(text);
+}
+
+static void run_ready(bolide_loop *loop) {
+    for (size_t n = bolide_ring_count(&loop->ready); n > 0 && loop->fatal == NULL; n--) {
+        bolide_handle *handle = bolide_ring_pop(&loop->ready);
+        if (loop->debug) {
+            run_watched(loop, handle);
+        } else {
+            bolide_handle_run(handle);
+        }
+        Py_DECREF(handle);
+        if (loop->flush_first != NULL) {
+            bolide_loop_flush_if_late(loop);
+        }
+    }
+}
+
+static void run_turn(bolide_loop *loop) {
+    poll_kernel(loop);
+    if (expire_timers(loop) < 0) {
+        bolide_loop_set_fatal(loop);
+    }
+    run_ready(loop);
+    if (loop->flush_first != NULL) {
+        bolide_loop_flush(loop);
+    }
+}
+
+/* loop._run(): turns until stop() or a KeyboardInterrupt, SystemExit from a callback. The Python side wraps it. */
+static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_loop *loop = (bolide_loop *)self;
+    if (bolide_loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    if (loop->running) {
+        PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
+        return NULL;
+    }
+    loop->running = true;
+    loop->thread_id = PyThread_get_thread_ident();
+    do {
+        run_turn(loop);
+    } while (!loop->stopping && loop->fatal == NULL);
+    loop->stopping = false;
+    loop->running = false;
+    loop->thread_id = 0;
+    if (loop->fatal != NULL) {
+        PyObject *exception = loop->fatal;
+        loop->fatal = NULL;
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        Py_DECREF(exception);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- scheduling ---------------------------------------------------------------------------------------------------------- */
+
+/* Debug mode: the checks that asyncio makes, by its own methods (callback type, calling thread). */
+static int debug_checks(bolide_loop *loop, PyObject *callback, const char *method, bool check_thread) {
+    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_callback", "Os", callback, method);
+    if (result != NULL && check_thread) {
+        Py_DECREF(result);
+        result = PyObject_CallMethod((PyObject *)loop, "_check_thread", NULL);
+    }
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static bolide_handle *push_soon(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *context) {
+    bolide_handle *handle = bolide_handle_new(loop, false, callback, args, nargs, context);
+    if (handle != NULL && bolide_ring_push(&loop->ready, (bolide_handle *)Py_NewRef(handle)) < 0) {
+        Py_DECREF(handle);
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+int bolide_loop_schedule(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *context) {
+    if (bolide_loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    bolide_handle *handle = push_soon(loop, callback, args, nargs, context);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
+PyObject *bolide_loop_create_future(bolide_loop *loop) {
+    PyObject *args[2] = {NULL, (PyObject *)loop};
+    PyObject *names = PyTuple_Pack(1, loop->st->str_loop);
+    if (names == NULL) {
+        return NULL;
+    }
+    PyObject *future = PyObject_Vectorcall(loop->st->asyncio_Future, args + 1, PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    Py_DECREF(names);
+    return future;
+}
+
+/* The `context` keyword, the only one that the scheduling methods take. -1 with TypeError set for any other. */
+static int parse_context(bolide_loop *loop, const char *method, PyObject *const *values, PyObject *names,
+                         PyObject **context) {
+    *context = NULL;
+    Py_ssize_t count = names != NULL ? PyTuple_GET_SIZE(names) : 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        if (name != loop->st->str_context && PyUnicode_Compare(name, loop->st->str_context) != 0) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method, name);
+            return -1;
+        }
+        *context = values[i];
+    }
+    if (*context != NULL && *context != Py_None && !PyContext_CheckExact(*context)) {
+        PyErr_Format(PyExc_TypeError, "%s(): context must be a contextvars.Context, not %.100s", method,
+                     Py_TYPE(*context)->tp_name);
+        return -1;
+    }
+    return 0;
+}
+
+static int check_arity(const char *method, Py_ssize_t nargs, Py_ssize_t least) {
+    if (nargs < least) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at least %zd positional argument%s (%zd given)", method, least,
+                     least == 1 ? "" : "s", nargs);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    bolide_loop *loop = (bolide_loop *)self;
+    PyObject *context;
+    if (check_arity("call_soon", nargs, 1) < 0 ||
+        parse_context(loop, "call_soon", args + nargs, names, &context) < 0 || bolide_loop_check_closed(loop) < 0 ||
+        (loop->debug && debug_checks(loop, args[0], "call_soon", true) < 0)) {
+        return NULL;
+    }
+    return (PyObject *)push_soon(loop, args[0], args + 1, nargs - 1, context);
+}
+
+static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    bolide_loop *loop = (bolide_loop *)self;
+    PyObject *context;
+    if (check_arity("call_soon_threadsafe", nargs, 1) < 0 ||
+        parse_context(loop, "call_soon_threadsafe", args + nargs, names, &context) < 0 ||
+        bolide_loop_check_closed(loop) < 0 ||
+        (loop->debug && debug_checks(loop, args[0], "call_soon_threadsafe", false) < 0)) {
+        return NULL;
+    }
+    bolide_handle *handle = push_soon(loop, args[0], args + 1, nargs - 1, context);
+    if (handle != NULL) {
+        bolide_loop_wake(loop);
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs, PyObject *context) {
+    bolide_handle *handle = bolide_handle_new(loop, true, args[0], args + 1, nargs - 1, context);
+    if (handle == NULL) {
+        return NULL;
+    }
+    handle->when = when;
+    if (bolide_timers_add(&loop->timers, handle) < 0) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+/* The number of seconds in `value`, which must not be None. -1 with an exception set on failure. */
+static double parse_seconds(PyObject *value, const char *method, const char *name) {
+    if (value == Py_None) {
+        PyErr_Format(PyExc_TypeError, "%s %s be None", name, method[5] == 'l' ? "must not" : "cannot");
+        return -1;
+    }
+    double seconds = PyFloat_AsDouble(value);
+    if (seconds == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (isnan(seconds)) {
+        PyErr_Format(PyExc_ValueError, "%s(): %s must not be NaN", method, name);
+        return -1;
+    }
+    return seconds;
+}
+
+static PyObject *schedule_timer(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *names,
+                                const char *method, const char *name, double base) {
+    PyObject *context;
+    if (check_arity(method, nargs, 2) < 0 || parse_context(loop, method, args + nargs, names, &context) < 0) {
+        return NULL;
+    }
+    double seconds = parse_seconds(args[0], method, name);
+    if ((seconds == -1 && PyErr_Occurred()) || bolide_loop_check_closed(loop) < 0 ||
+        (loop->debug && debug_checks(loop, args[1], method, true) < 0)) {
+        return NULL;
+    }
+    return push_timer(loop, base + seconds, args + 1, nargs - 1, context);
+}
+
+static PyObject *call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_later", "delay", bolide_loop_time());
+}
+
+static PyObject *call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_at", "when", 0);
+}
+
+/* --- the other methods ------------------------------------------------------------------------------------------------------ */
+
+static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return bolide_loop_create_future((bolide_loop *)self);
+}
+
+/* Task(coro, loop=self, **kwargs), unless a task factory is set or the loop is in debug mode: then asyncio's own method. */
+static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    bolide_loop *loop = (bolide_loop *)self;
+    bolide_state *st = loop->st;
+    Py_ssize_t count = names != NULL ? PyTuple_GET_SIZE(names) : 0;
+    if (loop->debug || nargs != 1 || count > 4 || (loop->task_factory != NULL && loop->task_factory != Py_None)) {
+        PyObject *argv[8] = {self};
+        if (nargs + count > 7) {
+            PyErr_SetString(PyExc_TypeError, "create_task() got too many arguments");
+            return NULL;
+        }
+        memcpy(argv + 1, args, (size_t)(nargs + count) * sizeof(PyObject *));
+        return PyObject_Vectorcall(st->asyncio_create_task, argv, (size_t)nargs + 1, names);
+    }
+    if (bolide_loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    PyObject *argv[8] = {NULL, args[0], self};
+    PyObject *all = PyTuple_New(count + 1);
+    if (all == NULL) {
+        return NULL;
+    }
+    PyTuple_SET_ITEM(all, 0, Py_NewRef(st->str_loop));
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyTuple_SET_ITEM(all, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
+        argv[3 + i] = args[1 + i];
+    }
+    PyObject *task = PyObject_Vectorcall(st->asyncio_Task, argv + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, all);
+    Py_DECREF(all);
+    return task;
+}
+
+static PyObject *loop_time(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    (void)self;
+    return PyFloat_FromDouble(bolide_loop_time());
+}
+
+static PyObject *stop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_loop *loop = (bolide_loop *)self;
+    loop->stopping = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *is_running(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(((bolide_loop *)self)->running);
+}
+
+static PyObject *is_closed(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(((bolide_loop *)self)->closed);
+}
+
+static PyObject *check_closed(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (bolide_loop_check_closed((bolide_loop *)self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_loop_wake((bolide_loop *)self);
+    Py_RETURN_NONE;
+}
+
+/* --- closing ------------------------------------------------------------------------------------------------------------- */
+
+static void drop_scheduled(bolide_loop *loop) {
+    while (bolide_ring_count(&loop->ready) > 0) {
+        bolide_handle *handle = bolide_ring_pop(&loop->ready);
+        Py_DECREF(handle);
+    }
+    bolide_timers_free(&loop->timers);
+}
+
+/* Close what is open without calling user code, and give everything back. */
+static void teardown(bolide_loop *loop) {
+    loop->closed = true;
+    drop_scheduled(loop);
+    if (loop->uv_ready) {
+        loop->uv_ready = false;
+        while (loop->resources.next != &loop->resources) {
+            bolide_resource *res = loop->resources.next;
+            bolide_resource_remove(res);
+            res->close(res);
+        }
+        uv_close((uv_handle_t *)&loop->wake, NULL);
+        uv_close((uv_handle_t *)&loop->tick, NULL);
+        uv_close((uv_handle_t *)&loop->fds, NULL);
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+        uv_loop_close(&loop->uv);
+    }
+    bolide_watchers_clear(loop);
+    drop_scheduled(loop);
+    bolide_stream_free_blocks(loop);
+    PyMem_RawFree(loop->read_buf);
+    loop->read_buf = NULL;
+}
+
+static PyObject *close_loop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_loop *loop = (bolide_loop *)self;
+    if (loop->running) {
+        PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
+        return NULL;
+    }
+    teardown(loop);
+    Py_RETURN_NONE;
+}
+
+/* --- the type ------------------------------------------------------------------------------------------------------------ */
+
+static int open_uv(bolide_loop *loop) {
+    int status = uv_loop_init(&loop->uv);
+    if (status < 0) {
+        return status;
+    }
+    loop->uv.data = loop;
+    status = uv_async_init(&loop->uv, &loop->wake, on_wake);
+    if (status < 0) {
+        uv_loop_close(&loop->uv);
+        return status;
+    }
+    uv_timer_init(&loop->uv, &loop->tick);
+    status = bolide_watchers_open(loop);
+    if (status < 0) {
+        uv_close((uv_handle_t *)&loop->wake, NULL);
+        uv_close((uv_handle_t *)&loop->tick, NULL);
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+        uv_loop_close(&loop->uv);
+        return status;
+    }
+    loop->uv_ready = true;
+    return 0;
+}
+
+static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    (void)args;
+    (void)kwargs;
+    bolide_state *st = bolide_state_of_type(type);
+    if (st == NULL) {
+        return NULL;
+    }
+    bolide_loop *loop = (bolide_loop *)type->tp_alloc(type, 0);
+    if (loop == NULL) {
+        return NULL;
+    }
+    loop->st = st;
+    bolide_state_retain(st);
+    loop->watchers.fd = -1;
+    loop->resources.next = loop->resources.prev = &loop->resources;
+    loop->slow_callback = 0.1;
+    loop->closed = true;
+    loop->read_buf = PyMem_RawMalloc(BOLIDE_READ_BUF);
+    if (loop->read_buf == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    if (bolide_ring_init(&loop->ready) < 0) {
+        goto fail;
+    }
+    int status = open_uv(loop);
+    if (status < 0) {
+        bolide_error_set(status);
+        goto fail;
+    }
+    loop->closed = false;
+    return (PyObject *)loop;
+fail:
+    Py_DECREF(loop);
+    return NULL;
+}
+
+static int loop_init(PyObject *self, PyObject *args, PyObject *kwargs) {
+    (void)self;
+    (void)args;
+    (void)kwargs;
+    return 0;
+}
+
+static int loop_traverse(PyObject *self, visitproc visit, void *arg) {
+    bolide_loop *loop = (bolide_loop *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(loop->fatal);
+    Py_VISIT(loop->task_factory);
+    if (loop->ready.slots != NULL) {
+        for (size_t i = loop->ready.head; i != loop->ready.tail; i++) {
+            Py_VISIT(loop->ready.slots[i & loop->ready.mask]);
+        }
+    }
+    for (Py_ssize_t i = 0; i < loop->timers.count; i++) {
+        Py_VISIT(loop->timers.entries[i].handle);
+    }
+    for (bolide_resource *res = loop->resources.next; res != &loop->resources; res = res->next) {
+        int stop_code = res->traverse != NULL ? res->traverse(res, visit, arg) : 0;
+        if (stop_code) {
+            return stop_code;
+        }
+    }
+    return bolide_watchers_traverse(loop, visit, arg);
+}
+
+static int loop_clear(PyObject *self) {
+    bolide_loop *loop = (bolide_loop *)self;
+    teardown(loop);
+    Py_CLEAR(loop->fatal);
+    Py_CLEAR(loop->task_factory);
+    return 0;
+}
+
+static void loop_dealloc(PyObject *self) {
+    bolide_loop *loop = (bolide_loop *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (loop->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    loop_clear(self);
+    bolide_ring_free(&loop->ready);
+    bolide_state_release(loop->st);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *get_thread_id(PyObject *self, void *closure) {
+    (void)closure;
+    bolide_loop *loop = (bolide_loop *)self;
+    if (loop->thread_id == 0) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong(loop->thread_id);
+}
+
+/* asyncio's own code sets it when it begins and ends a run; this loop keeps the account itself. */
+static int set_ignored(PyObject *self, PyObject *value, void *closure) {
+    (void)self;
+    (void)value;
+    (void)closure;
+    return 0;
+}
+
+static PyMemberDef loop_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_loop, weakrefs), READONLY, NULL},
+    {"_debug", T_BOOL, offsetof(bolide_loop, debug), 0, NULL},
+    {"_task_factory", T_OBJECT, offsetof(bolide_loop, task_factory), 0, NULL},
+    {"slow_callback_duration", T_DOUBLE, offsetof(bolide_loop, slow_callback), 0,
+     PyDoc_STR("Debug mode: callbacks that take this long (seconds) are logged. Default 0.1.")},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyObject *get_closed(PyObject *self, void *closure) {
+    (void)closure;
+    return is_closed(self, NULL);
+}
+
+static PyObject *get_stopping(PyObject *self, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(((bolide_loop *)self)->stopping);
+}
+
+static PyGetSetDef loop_getset[] = {
+    {"_thread_id", get_thread_id, set_ignored, NULL, NULL},
+    {"_closed", get_closed, set_ignored, NULL, NULL},
+    {"_stopping", get_stopping, set_ignored, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef loop_methods[] = {
+    {"call_soon", FASTCALL_KEYWORDS(call_soon),
+     PyDoc_STR("call_soon($self, callback, /, *args, context=None)\n--\n\nCall callback(*args) on the next turn, in order "
+               "of registration, in context (a contextvars.Context; default: a copy of the current one).\n\nReturns a "
+               "Handle. Raises RuntimeError when the loop is closed. Source: asyncio.loop.call_soon.")},
+    {"call_soon_threadsafe", FASTCALL_KEYWORDS(call_soon_threadsafe),
+     PyDoc_STR("call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\nlike call_soon(), from any thread, "
+               "and wakes the loop.")},
+    {"call_later", FASTCALL_KEYWORDS(call_later),
+     PyDoc_STR("call_later($self, delay, callback, /, *args, context=None)\n--\n\nCall callback(*args) after delay "
+               "seconds, never earlier.\n\nReturns a TimerHandle. Raises TypeError when delay is None, RuntimeError when "
+               "the loop is closed.")},
+    {"call_at", FASTCALL_KEYWORDS(call_at),
+     PyDoc_STR("call_at($self, when, callback, /, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
+               "seconds of loop.time(). Returns a TimerHandle.")},
+    {"create_future", create_future, METH_NOARGS,
+     PyDoc_STR("create_future()\n--\n\nA new asyncio.Future of this loop.")},
+    {"create_task", FASTCALL_KEYWORDS(create_task),
+     PyDoc_STR("create_task($self, coro, /, **kwargs)\n--\n\nSchedule a coroutine; the keywords (name, context, "
+               "eager_start) are those of the running Python's asyncio.Task or task factory. Returns the Task.")},
+    {"time", loop_time, METH_NOARGS, PyDoc_STR("time()\n--\n\nThe exact monotonic clock, in seconds.")},
+    {"stop", stop, METH_NOARGS, PyDoc_STR("stop()\n--\n\nEnd run_forever() after the current turn.")},
+    {"is_running", is_running, METH_NOARGS, PyDoc_STR("is_running()\n--\n\nWhether run_forever() is at work.")},
+    {"is_closed", is_closed, METH_NOARGS, PyDoc_STR("is_closed()\n--\n\nWhether close() was called.")},
+    {"_run", run, METH_NOARGS, PyDoc_STR("_run()\n--\n\nTurns until stop(): the heart of run_forever().")},
+    {"_close", close_loop, METH_NOARGS, PyDoc_STR("_close()\n--\n\nClose all that is open: the heart of close().")},
+    {"_check_closed", check_closed, METH_NOARGS, NULL},
+    {"_write_to_self", write_to_self, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The C part of bolide.Loop.")},
+    {Py_tp_new, loop_new},
+    {Py_tp_init, loop_init},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_members, loop_members},
+    {Py_tp_getset, loop_getset},
+    {Py_tp_methods, loop_methods},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "bolide._core.Loop",
+    .basicsize = sizeof(bolide_loop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = loop_slots,
+};
+
+/* Methods of the loop that live in files of their own. */
+static int add_methods(PyObject *module, bolide_state *st, PyMethodDef *methods) {
+    (void)module;
+    for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
+        PyObject *method = PyDescr_NewMethod(st->LoopType, def);
+        if (method == NULL) {
+            return -1;
+        }
+        int failed = PyDict_SetItemString(st->LoopType->tp_dict, def->ml_name, method);
+        Py_DECREF(method);
+        if (failed) {
+            return -1;
+        }
+    }
+    PyType_Modified(st->LoopType);
+    return 0;
+}
+
+int bolide_loop_init(PyObject *module, bolide_state *st) {
+    if (bolide_add_type(module, &loop_spec, NULL, &st->LoopType, true) < 0) {
+        return -1;
+    }
+    if (add_methods(module, st, bolide_watchers_methods) < 0 || add_methods(module, st, bolide_transport_methods) < 0) {
+        return -1;
+    }
+    return 0;
+}

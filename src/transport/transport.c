@@ -1,0 +1,887 @@
+#include "transport/transport.h"
+
+#include <errno.h>
+#include <string.h>
+#include <structmember.h>
+#include <sys/socket.h>
+
+#include "common/error.h"
+
+#define LOST_WRITES_LOGGED 5
+
+enum {
+    TRANSPORT_CLOSING = 1,         /* close(), abort() or a fatal error */
+    TRANSPORT_PAUSED = 2,          /* pause_reading() */
+    TRANSPORT_BUFFERED = 4,        /* the protocol is a BufferedProtocol */
+    TRANSPORT_EOF_WRITTEN = 8,     /* write_eof() */
+    TRANSPORT_WRITING_PAUSED = 16, /* protocol.pause_writing() was called */
+    TRANSPORT_STARTED = 32,        /* connection_made() was called */
+    TRANSPORT_EOF_READ = 64,       /* the peer's FIN arrived */
+    TRANSPORT_LOST = 128,          /* no more output is taken */
+    TRANSPORT_ATTACHED = 256,      /* server._attach() was called */
+};
+
+static inline bolide_transport *of_stream(bolide_stream *s) {
+    return (bolide_transport *)((char *)s - offsetof(bolide_transport, stream));
+}
+
+static inline bolide_transport *of_resource(bolide_resource *res) {
+    return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
+}
+
+/* --- errors and the end of a connection ------------------------------------------------------------------------------------ */
+
+/* Close now, dropping output; connection_lost(exception) follows. Steals nothing. */
+static void force_close(bolide_transport *t, PyObject *exception) {
+    if (!bolide_stream_is_open(&t->stream)) {
+        return;
+    }
+    t->flags |= TRANSPORT_CLOSING | TRANSPORT_LOST;
+    if (exception != NULL && exception != Py_None && t->exception == NULL) {
+        t->exception = Py_NewRef(exception);
+    }
+    bolide_watchers_set_transport(t->loop, t->fd, NULL);
+    bolide_stream_close(&t->stream);
+}
+
+static PyObject *take_exception(void) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+        Py_DECREF(traceback);
+    }
+    Py_XDECREF(type);
+    return value;
+}
+
+/* The exception that is set came out of a protocol method: report it and close with it. */
+static void fatal_error(bolide_transport *t, const char *message) {
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        bolide_loop_set_fatal(t->loop);
+        return;
+    }
+    PyObject *exception = take_exception();
+    PyObject *context = PyDict_New();
+    PyObject *text = PyUnicode_FromString(message);
+    bolide_state *st = t->loop->st;
+    PyObject *result = NULL;
+    if (context != NULL && text != NULL && PyDict_SetItem(context, st->str_message, text) == 0 &&
+        PyDict_SetItem(context, st->str_exception, exception) == 0 &&
+        PyDict_SetItem(context, st->str_transport, (PyObject *)t) == 0 &&
+        (t->protocol == NULL || PyDict_SetItem(context, st->str_protocol, t->protocol) == 0)) {
+        result = PyObject_CallMethodOneArg((PyObject *)t->loop, st->str_call_exception_handler, context);
+    }
+    if (result == NULL) {
+        bolide_loop_set_fatal(t->loop);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(text);
+    Py_XDECREF(context);
+    force_close(t, exception);
+    Py_DECREF(exception);
+}
+
+/* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set. */
+static PyObject *call_protocol(bolide_transport *t, PyObject *name, PyObject *arg) {
+    if (PyContext_Enter(t->context) < 0) {
+        return NULL;
+    }
+    PyObject *protocol = Py_NewRef(t->protocol);
+    PyObject *args[3] = {NULL, protocol, arg};
+    size_t nargsf = (arg != NULL ? 2 : 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
+    PyObject *result = PyObject_VectorcallMethod(name, args + 1, nargsf, NULL);
+    Py_DECREF(protocol);
+    if (PyContext_Exit(t->context) < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+static void detach_server(bolide_transport *t) {
+    if (!(t->flags & TRANSPORT_ATTACHED)) {
+        return;
+    }
+    t->flags &= ~(unsigned)TRANSPORT_ATTACHED;
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *result = PyObject_CallMethodOneArg(t->server, t->loop->st->str__detach, (PyObject *)t);
+#else
+    PyObject *result = PyObject_CallMethodNoArgs(t->server, t->loop->st->str__detach);
+#endif
+    if (result == NULL) {
+        bolide_loop_report(t->loop, "server._detach() failed", "transport", (PyObject *)t);
+    }
+    Py_XDECREF(result);
+}
+
+static int attach_server(bolide_transport *t) {
+    if (t->server == NULL) {
+        return 0;
+    }
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *result = PyObject_CallMethodOneArg(t->server, t->loop->st->str__attach, (PyObject *)t);
+#else
+    PyObject *result = PyObject_CallMethodNoArgs(t->server, t->loop->st->str__attach);
+#endif
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    t->flags |= TRANSPORT_ATTACHED;
+    return 0;
+}
+
+/* The descriptor is libuv's: the socket object gives up its claim without closing it again. */
+static void detach_socket(bolide_transport *t) {
+    if (t->sock == NULL) {
+        return;
+    }
+    PyObject *result = PyObject_CallMethodNoArgs(t->sock, t->loop->st->str_detach);
+    if (result == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(result);
+    Py_CLEAR(t->sock);
+}
+
+static void resolve_waiter(bolide_transport *t, PyObject *exception) {
+    PyObject *waiter = t->waiter;
+    t->waiter = NULL;
+    if (waiter == NULL) {
+        return;
+    }
+    bolide_state *st = t->loop->st;
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, st->str_done);
+    int is_done = done != NULL ? PyObject_IsTrue(done) : -1;
+    Py_XDECREF(done);
+    PyObject *result = NULL;
+    if (is_done == 0) {
+        result = exception != NULL ? PyObject_CallMethodOneArg(waiter, st->str_set_exception, exception)
+                                   : PyObject_CallMethodOneArg(waiter, st->str_set_result, Py_None);
+    }
+    if (is_done <= 0 && result == NULL) {
+        bolide_loop_report(t->loop, "resolving a connection's waiter failed", "transport", (PyObject *)t);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(waiter);
+}
+
+static void on_close(bolide_stream *s) {
+    bolide_transport *t = of_stream(s);
+    bool still_listed = t->resource.next != NULL;
+    bolide_resource_remove(&t->resource);
+    /* A loop that closes does not call protocols. */
+    if (!t->loop->closed && t->protocol != NULL) {
+        if (t->flags & TRANSPORT_STARTED) {
+            PyObject *arg = t->exception != NULL ? t->exception : Py_None;
+            PyObject *result = call_protocol(t, t->loop->st->str_connection_lost, arg);
+            if (result == NULL) {
+                bolide_loop_report(t->loop, "Exception in protocol.connection_lost()", "transport", (PyObject *)t);
+            }
+            Py_XDECREF(result);
+        }
+        resolve_waiter(t, t->exception);
+        detach_server(t);
+    }
+    Py_CLEAR(t->protocol);
+    Py_CLEAR(t->server);
+    (void)still_listed;
+    Py_DECREF(t);
+}
+
+/* --- reading --------------------------------------------------------------------------------------------------------------- */
+
+static void release_buffer(bolide_transport *t) {
+    if (t->buffer != NULL) {
+        PyBuffer_Release(&t->view);
+        Py_CLEAR(t->buffer);
+    }
+}
+
+static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
+    bolide_transport *t = of_stream(s);
+    *buf = uv_buf_init(t->loop->read_buf, BOLIDE_READ_BUF);
+    if (!(t->flags & TRANSPORT_BUFFERED)) {
+        return;
+    }
+    *buf = uv_buf_init(NULL, 0);
+    release_buffer(t);
+    PyObject *hint = PyLong_FromLong(-1);
+    t->buffer = hint != NULL ? call_protocol(t, t->loop->st->str_get_buffer, hint) : NULL;
+    Py_XDECREF(hint);
+    if (t->buffer == NULL || PyObject_GetBuffer(t->buffer, &t->view, PyBUF_WRITABLE) < 0) {
+        Py_CLEAR(t->buffer);
+        fatal_error(t, "Fatal error: protocol.get_buffer() call failed.");
+        return;
+    }
+    if (t->view.len == 0) {
+        release_buffer(t);
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+        fatal_error(t, "Fatal error: protocol.get_buffer() call failed.");
+        return;
+    }
+    buf->base = t->view.buf;
+    buf->len = (size_t)t->view.len;
+}
+
+static void on_read(bolide_stream *s, char *data, size_t len) {
+    bolide_transport *t = of_stream(s);
+    Py_INCREF(t);
+    PyObject *result;
+    if (t->flags & TRANSPORT_BUFFERED && t->buffer != NULL) {
+        release_buffer(t);
+        PyObject *count = PyLong_FromSize_t(len);
+        result = count != NULL ? call_protocol(t, t->loop->st->str_buffer_updated, count) : NULL;
+        Py_XDECREF(count);
+        if (result == NULL) {
+            fatal_error(t, "Fatal error: protocol.buffer_updated() call failed.");
+        }
+    } else {
+        PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+        result = bytes != NULL ? call_protocol(t, t->loop->st->str_data_received, bytes) : NULL;
+        Py_XDECREF(bytes);
+        if (result == NULL) {
+            fatal_error(t, "Fatal error: protocol.data_received() call failed.");
+        }
+    }
+    Py_XDECREF(result);
+    Py_DECREF(t);
+}
+
+static void close_gently(bolide_transport *t) {
+    if (t->flags & TRANSPORT_CLOSING) {
+        return;
+    }
+    t->flags |= TRANSPORT_CLOSING;
+    bolide_watchers_set_transport(t->loop, t->fd, NULL);
+    if (bolide_stream_pending(&t->stream) > 0) {
+        bolide_stream_close_when_flushed(&t->stream);
+    } else {
+        t->flags |= TRANSPORT_LOST;
+        bolide_stream_close(&t->stream);
+    }
+}
+
+static void on_eof(bolide_stream *s) {
+    bolide_transport *t = of_stream(s);
+    Py_INCREF(t);
+    t->flags |= TRANSPORT_EOF_READ;
+    release_buffer(t);
+    PyObject *result = call_protocol(t, t->loop->st->str_eof_received, NULL);
+    int keep_open = result != NULL ? PyObject_IsTrue(result) : -1;
+    Py_XDECREF(result);
+    if (keep_open < 0) {
+        fatal_error(t, "Fatal error: protocol.eof_received() call failed.");
+    } else if (!keep_open) {
+        close_gently(t);
+    }
+    Py_DECREF(t);
+}
+
+static void on_error(bolide_stream *s, int status) {
+    bolide_transport *t = of_stream(s);
+    PyObject *exception = bolide_error_new(status);
+    if (exception == NULL) {
+        exception = take_exception();
+    }
+    release_buffer(t);
+    force_close(t, exception);
+    Py_XDECREF(exception);
+}
+
+/* --- flow control ------------------------------------------------------------------------------------------------------------ */
+
+static void flow_failed(bolide_transport *t, const char *message) {
+    bolide_state *st = t->loop->st;
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        bolide_loop_set_fatal(t->loop);
+        return;
+    }
+    (void)st;
+    bolide_loop_report(t->loop, message, "transport", (PyObject *)t);
+}
+
+static void on_drain(bolide_stream *s) {
+    bolide_transport *t = of_stream(s);
+    if (!(t->flags & TRANSPORT_WRITING_PAUSED) || t->protocol == NULL) {
+        return;
+    }
+    t->flags &= ~(unsigned)TRANSPORT_WRITING_PAUSED;
+    Py_INCREF(t);
+    PyObject *result = call_protocol(t, t->loop->st->str_resume_writing, NULL);
+    if (result == NULL) {
+        flow_failed(t, "protocol.resume_writing() failed");
+    }
+    Py_XDECREF(result);
+    Py_DECREF(t);
+}
+
+static void maybe_pause_protocol(bolide_transport *t) {
+    if (!bolide_stream_is_full(&t->stream) || (t->flags & TRANSPORT_WRITING_PAUSED) || t->protocol == NULL) {
+        return;
+    }
+    t->flags |= TRANSPORT_WRITING_PAUSED;
+    PyObject *result = call_protocol(t, t->loop->st->str_pause_writing, NULL);
+    if (result == NULL) {
+        flow_failed(t, "protocol.pause_writing() failed");
+    }
+    Py_XDECREF(result);
+}
+
+static const bolide_stream_ops transport_ops = {
+    .on_alloc = on_alloc,
+    .on_read = on_read,
+    .on_eof = on_eof,
+    .on_error = on_error,
+    .on_drain = on_drain,
+    .on_close = on_close,
+};
+
+/* --- making one -------------------------------------------------------------------------------------------------------------- */
+
+static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
+    Py_VISIT((PyObject *)of_resource(res));
+    return 0;
+}
+
+static void resource_close(bolide_resource *res) {
+    bolide_transport *t = of_resource(res);
+    t->flags |= TRANSPORT_LOST;
+    bolide_stream_close(&t->stream); /* on_close drops the loop's reference */
+}
+
+static int set_protocol_of(bolide_transport *t, PyObject *protocol) {
+    int buffered = PyObject_IsInstance(protocol, t->loop->st->asyncio_BufferedProtocol);
+    if (buffered < 0) {
+        return -1;
+    }
+    t->flags = (t->flags & ~(unsigned)TRANSPORT_BUFFERED) | (buffered ? TRANSPORT_BUFFERED : 0);
+    Py_XSETREF(t->protocol, Py_NewRef(protocol));
+    return 0;
+}
+
+static bolide_transport *allocate(bolide_loop *loop, PyObject *protocol, PyObject *server, PyObject *extra) {
+    bolide_state *st = loop->st;
+    bolide_transport *t = PyObject_GC_New(bolide_transport, st->StreamTransportType);
+    if (t == NULL) {
+        return NULL;
+    }
+    memset((char *)t + sizeof(PyObject), 0, sizeof(*t) - sizeof(PyObject));
+    t->loop = (bolide_loop *)Py_NewRef(loop);
+    t->fd = -1;
+    t->server = server != NULL && server != Py_None ? Py_NewRef(server) : NULL;
+    t->resource.traverse = resource_traverse;
+    t->resource.close = resource_close;
+    PyObject_GC_Track((PyObject *)t);
+    t->context = PyContext_CopyCurrent();
+    if (t->context == NULL || set_protocol_of(t, protocol) < 0) {
+        goto fail;
+    }
+    if (extra != NULL && extra != Py_None) {
+        t->extra = PyDict_New();
+        if (t->extra == NULL || PyDict_Update(t->extra, extra) < 0) {
+            goto fail;
+        }
+    }
+    return t;
+fail:
+    Py_DECREF(t);
+    return NULL;
+}
+
+bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, uv_stream_t *listener, bool pipe,
+                                       PyObject *protocol, PyObject *server, PyObject *extra) {
+    bolide_transport *t = allocate(loop, protocol, server, extra);
+    if (t == NULL) {
+        return NULL;
+    }
+    int status = bolide_stream_setup(&t->stream, loop, pipe, &transport_ops);
+    if (status < 0) {
+        bolide_error_set(status);
+        Py_DECREF(t);
+        return NULL;
+    }
+    bolide_resource_add(loop, &t->resource);
+    Py_INCREF(t); /* the loop's; on_close drops it */
+    status = listener != NULL ? bolide_stream_accept(&t->stream, listener)
+                              : bolide_stream_open(&t->stream, bolide_fileno(sock));
+    if (status < 0 || PyErr_Occurred()) {
+        if (!PyErr_Occurred()) {
+            bolide_error_set(status);
+        }
+        goto fail;
+    }
+    t->sock = Py_XNewRef(sock);
+    t->fd = bolide_stream_fileno(&t->stream);
+    if (!pipe) {
+        (void)uv_tcp_nodelay(&t->stream.uv.tcp, 1); /* a matter of speed only */
+    }
+    if (bolide_watchers_set_transport(loop, t->fd, (PyObject *)t) < 0 || attach_server(t) < 0) {
+        goto fail;
+    }
+    return t;
+fail:
+    Py_CLEAR(t->protocol);
+    force_close(t, NULL);
+    Py_DECREF(t);
+    return NULL;
+}
+
+void bolide_transport_start(bolide_transport *t) {
+    if (!bolide_stream_is_open(&t->stream) || t->protocol == NULL) {
+        return;
+    }
+    t->flags |= TRANSPORT_STARTED;
+    PyObject *result = call_protocol(t, t->loop->st->str_connection_made, (PyObject *)t);
+    if (result == NULL) {
+        bolide_loop_report(t->loop, "Exception in protocol.connection_made()", "transport", (PyObject *)t);
+    }
+    Py_XDECREF(result);
+    if (bolide_stream_is_open(&t->stream) && !(t->flags & (TRANSPORT_PAUSED | TRANSPORT_CLOSING))) {
+        (void)bolide_stream_read_start(&t->stream);
+    }
+    resolve_waiter(t, NULL);
+}
+
+/* --- methods: reading -------------------------------------------------------------------------------------------------------- */
+
+static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_transport *t = (bolide_transport *)self;
+    if (!(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED))) {
+        t->flags |= TRANSPORT_PAUSED;
+        bolide_stream_read_stop(&t->stream);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_transport *t = (bolide_transport *)self;
+    if (!(t->flags & TRANSPORT_CLOSING) && (t->flags & TRANSPORT_PAUSED)) {
+        t->flags &= ~(unsigned)TRANSPORT_PAUSED;
+        if ((t->flags & TRANSPORT_STARTED) && !(t->flags & TRANSPORT_EOF_READ)) {
+            int status = bolide_stream_read_start(&t->stream);
+            if (status < 0) {
+                return bolide_error_set(status);
+            }
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(!(((bolide_transport *)self)->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)));
+}
+
+/* --- methods: writing -------------------------------------------------------------------------------------------------------- */
+
+/* Whether output may be queued: 1, 0 (the connection is lost: dropped, with a warning after some), -1 with an exception. */
+static int check_write(bolide_transport *t) {
+    if (t->flags & TRANSPORT_EOF_WRITTEN) {
+        PyErr_SetString(PyExc_RuntimeError, "Cannot call write() after write_eof()");
+        return -1;
+    }
+    if (!(t->flags & TRANSPORT_LOST) && !(t->stream.flags & BOLIDE_STREAM_BROKEN)) {
+        return 1;
+    }
+    if (t->lost_writes++ >= LOST_WRITES_LOGGED) {
+        PyObject *result =
+            PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", "socket.send() raised exception.");
+        if (result == NULL) {
+            return -1;
+        }
+        Py_DECREF(result);
+    }
+    return 0;
+}
+
+static int queue(bolide_transport *t, PyObject *data) {
+    if (PyBytes_CheckExact(data)) {
+        return bolide_stream_write_object(&t->stream, data);
+    }
+    if (!PyByteArray_Check(data) && !PyMemoryView_Check(data) && !PyBytes_Check(data)) {
+        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
+                     Py_TYPE(data)->tp_name);
+        return -1;
+    }
+    /* The caller may change the buffer afterwards: copy. */
+    PyObject *copy = PyBytes_FromObject(data);
+    if (copy == NULL) {
+        return -1;
+    }
+    int status = bolide_stream_write_object(&t->stream, copy);
+    Py_DECREF(copy);
+    return status;
+}
+
+static PyObject *transport_write(PyObject *self, PyObject *data) {
+    bolide_transport *t = (bolide_transport *)self;
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
+        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
+                     Py_TYPE(data)->tp_name);
+        return NULL;
+    }
+    int ok = check_write(t);
+    if (ok < 0 || (ok > 0 && queue(t, data) < 0)) {
+        return NULL;
+    }
+    maybe_pause_protocol(t);
+    Py_RETURN_NONE;
+}
+
+static PyObject *writelines(PyObject *self, PyObject *list) {
+    bolide_transport *t = (bolide_transport *)self;
+    int ok = check_write(t);
+    if (ok < 0) {
+        return NULL;
+    }
+    PyObject *iterator = PyObject_GetIter(list);
+    if (iterator == NULL) {
+        return NULL;
+    }
+    PyObject *item;
+    int failed = 0;
+    while (!failed && (item = PyIter_Next(iterator)) != NULL) {
+        failed = ok > 0 && queue(t, item) < 0;
+        Py_DECREF(item);
+    }
+    Py_DECREF(iterator);
+    if (failed || PyErr_Occurred()) {
+        return NULL;
+    }
+    maybe_pause_protocol(t);
+    Py_RETURN_NONE;
+}
+
+static PyObject *write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_transport *t = (bolide_transport *)self;
+    if (!(t->flags & (TRANSPORT_CLOSING | TRANSPORT_EOF_WRITTEN))) {
+        t->flags |= TRANSPORT_EOF_WRITTEN;
+        bolide_stream_shutdown(&t->stream);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *can_write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    (void)self;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_transport *t = (bolide_transport *)self;
+    Py_INCREF(t);
+    bolide_stream_flush(&t->stream); /* what was only gathered does not count: the socket may take it */
+    size_t pending = bolide_stream_pending(&t->stream);
+    Py_DECREF(t);
+    return PyLong_FromSize_t(pending);
+}
+
+static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_transport *t = (bolide_transport *)self;
+    return Py_BuildValue("(nn)", (Py_ssize_t)t->stream.low_water, (Py_ssize_t)t->stream.high_water);
+}
+
+static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"high", "low", NULL};
+    bolide_transport *t = (bolide_transport *)self;
+    PyObject *high_arg = Py_None, *low_arg = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high_arg, &low_arg)) {
+        return NULL;
+    }
+    Py_ssize_t low = low_arg != Py_None ? PyNumber_AsSsize_t(low_arg, PyExc_OverflowError) : 0;
+    if (low == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_ssize_t high = low_arg != Py_None ? 4 * low : BOLIDE_HIGH_WATER;
+    if (high_arg != Py_None) {
+        high = PyNumber_AsSsize_t(high_arg, PyExc_OverflowError);
+        if (high == -1 && PyErr_Occurred()) {
+            return NULL;
+        }
+    }
+    if (low_arg == Py_None) {
+        low = high / 4;
+    }
+    if (!(high >= low && low >= 0)) {
+        return PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
+    }
+    t->stream.high_water = (size_t)high;
+    t->stream.low_water = (size_t)low;
+    if (bolide_stream_is_open(&t->stream) && t->stream.pending > t->stream.high_water) {
+        t->stream.flags |= BOLIDE_STREAM_FULL;
+        maybe_pause_protocol(t);
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- methods: closing and info ----------------------------------------------------------------------------------------------- */
+
+static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_transport *t = (bolide_transport *)self;
+    Py_INCREF(t);
+    close_gently(t);
+    Py_DECREF(t);
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_force_close(PyObject *self, PyObject *exception) {
+    bolide_transport *t = (bolide_transport *)self;
+    Py_INCREF(t);
+    bolide_stream_flush(&t->stream); /* asyncio would have sent it when it was written */
+    force_close(t, exception);
+    Py_DECREF(t);
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return transport_force_close(self, Py_None);
+}
+
+static PyObject *is_closing(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(((bolide_transport *)self)->flags & TRANSPORT_CLOSING);
+}
+
+static PyObject *set_protocol(PyObject *self, PyObject *protocol) {
+    if (set_protocol_of((bolide_transport *)self, protocol) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *protocol = ((bolide_transport *)self)->protocol;
+    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+}
+
+/* The socket of this transport: the one it was made with, or one made now for its descriptor. Borrowed; NULL with an exception. */
+static PyObject *socket_of(bolide_transport *t) {
+    if (t->sock == NULL) {
+        int fd = bolide_stream_fileno(&t->stream);
+        if (fd < 0) {
+            return bolide_error_set(fd);
+        }
+        PyObject *kwargs = Py_BuildValue("{s:i}", "fileno", fd);
+        PyObject *args = PyTuple_New(0);
+        if (kwargs != NULL && args != NULL) {
+            t->sock = PyObject_Call(t->loop->st->socket_socket, args, kwargs);
+        }
+        Py_XDECREF(kwargs);
+        Py_XDECREF(args);
+    }
+    return t->sock;
+}
+
+static int remember(bolide_transport *t, PyObject *name, PyObject *value) {
+    if (t->extra == NULL) {
+        t->extra = PyDict_New();
+    }
+    return t->extra == NULL ? -1 : PyDict_SetItem(t->extra, name, value);
+}
+
+/* "socket", "sockname", "peername": from the socket, and kept for after the close. New reference; Py_None when unknown. */
+static PyObject *socket_info(bolide_transport *t, PyObject *name) {
+    bolide_state *st = t->loop->st;
+    PyObject *sock = bolide_stream_is_open(&t->stream) ? socket_of(t) : NULL;
+    if (sock == NULL) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    PyObject *value;
+    if (PyUnicode_Compare(name, st->str_socket) == 0) {
+        value = PyObject_CallOneArg(st->asyncio_TransportSocket, sock);
+    } else {
+        bool peer = PyUnicode_Compare(name, st->str_peername) == 0;
+        value = PyObject_CallMethodNoArgs(sock, peer ? st->str_getpeername : st->str_getsockname);
+        if (value == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+            PyErr_Clear();
+            Py_RETURN_NONE;
+        }
+    }
+    if (value != NULL && remember(t, name, value) < 0) {
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
+static bool is_socket_info(bolide_state *st, PyObject *name) {
+    return PyUnicode_Check(name) &&
+           (PyUnicode_Compare(name, st->str_socket) == 0 || PyUnicode_Compare(name, st->str_peername) == 0 ||
+            PyUnicode_Compare(name, st->str_sockname) == 0);
+}
+
+static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"name", "default", NULL};
+    bolide_transport *t = (bolide_transport *)self;
+    PyObject *name, *fallback = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
+        return NULL;
+    }
+    PyObject *value = t->extra != NULL ? PyDict_GetItemWithError(t->extra, name) : NULL;
+    if (value != NULL || PyErr_Occurred()) {
+        return Py_XNewRef(value);
+    }
+    if (is_socket_info(t->loop->st, name)) {
+        value = socket_info(t, name);
+        if (value != Py_None) {
+            return value;
+        }
+        Py_DECREF(value);
+    }
+    return Py_NewRef(fallback);
+}
+
+static PyObject *transport_repr(PyObject *self) {
+    bolide_transport *t = (bolide_transport *)self;
+    const char *state = !bolide_stream_is_open(&t->stream)   ? "closed"
+                        : (t->flags & TRANSPORT_CLOSING)     ? "closing"
+                        : (t->flags & TRANSPORT_PAUSED)      ? "open reading=paused"
+                        : (t->flags & TRANSPORT_EOF_WRITTEN) ? "open write=eof"
+                                                             : "open";
+    return PyUnicode_FromFormat("<%s fd=%d %s bufsize=%zu>", "StreamTransport", t->fd, state, t->stream.pending);
+}
+
+/* --- the type ------------------------------------------------------------------------------------------------------------------ */
+
+static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
+    bolide_transport *t = (bolide_transport *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(t->loop);
+    Py_VISIT(t->protocol);
+    Py_VISIT(t->context);
+    Py_VISIT(t->server);
+    Py_VISIT(t->sock);
+    Py_VISIT(t->extra);
+    Py_VISIT(t->exception);
+    Py_VISIT(t->waiter);
+    Py_VISIT(t->buffer);
+    return 0;
+}
+
+static int transport_clear(PyObject *self) {
+    bolide_transport *t = (bolide_transport *)self;
+    Py_CLEAR(t->protocol);
+    Py_CLEAR(t->context);
+    Py_CLEAR(t->server);
+    Py_CLEAR(t->extra);
+    Py_CLEAR(t->exception);
+    Py_CLEAR(t->waiter);
+    return 0;
+}
+
+static void transport_finalize(PyObject *self) {
+    bolide_transport *t = (bolide_transport *)self;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (t->fd >= 0 && !(t->flags & TRANSPORT_CLOSING) &&
+        PyErr_ResourceWarning(self, 1, "unclosed transport %R", self) < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+static void transport_dealloc(PyObject *self) {
+    bolide_transport *t = (bolide_transport *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    if (t->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    release_buffer(t);
+    detach_socket(t);
+    transport_clear(self);
+    Py_CLEAR(t->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *get_loop(PyObject *self, void *closure) {
+    (void)closure;
+    return Py_NewRef(((bolide_transport *)self)->loop);
+}
+
+static PyObject *get_extra(PyObject *self, void *closure) {
+    (void)closure;
+    bolide_transport *t = (bolide_transport *)self;
+    if (t->extra == NULL) {
+        t->extra = PyDict_New();
+    }
+    return Py_XNewRef(t->extra);
+}
+
+static PyObject *get_true(PyObject *self, void *closure) {
+    (void)self;
+    (void)closure;
+    Py_RETURN_TRUE;
+}
+
+static PyGetSetDef transport_getset[] = {
+    {"_loop", get_loop, NULL, NULL, NULL},
+    {"_extra", get_extra, NULL, NULL, NULL},
+    {"_start_tls_compatible", get_true, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef transport_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_transport, weakrefs), READONLY, NULL},
+    {"_protocol", T_OBJECT, offsetof(bolide_transport, protocol), READONLY, NULL},
+    {"_server", T_OBJECT, offsetof(bolide_transport, server), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+#define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
+
+static PyMethodDef transport_methods[] = {
+    {"get_extra_info", KEYWORDS(get_extra_info),
+     PyDoc_STR("get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\", or what the maker added.")},
+    {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
+    {"close", transport_close, METH_NOARGS,
+     PyDoc_STR("close()\n--\n\nClose once the output has left; connection_lost(None) follows.")},
+    {"abort", transport_abort, METH_NOARGS,
+     PyDoc_STR("abort()\n--\n\nClose at once; output that the socket does not take now is lost.")},
+    {"_force_close", transport_force_close, METH_O, NULL},
+    {"set_protocol", set_protocol, METH_O, PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
+    {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
+    {"pause_reading", pause_reading, METH_NOARGS, PyDoc_STR("pause_reading()\n--\n\nStop reading; idempotent.")},
+    {"resume_reading", resume_reading, METH_NOARGS, PyDoc_STR("resume_reading()\n--\n\nRead again; idempotent.")},
+    {"is_reading", is_reading, METH_NOARGS, PyDoc_STR("is_reading()\n--\n\nWhether data is being received.")},
+    {"write", transport_write, METH_O,
+     PyDoc_STR("write(data)\n--\n\nQueue bytes; they leave by the end of the loop's turn, gathered with others.")},
+    {"writelines", writelines, METH_O, PyDoc_STR("writelines(list_of_data)\n--\n\nwrite() for each.")},
+    {"write_eof", write_eof, METH_NOARGS, PyDoc_STR("write_eof()\n--\n\nSend FIN after the output; reading goes on.")},
+    {"can_write_eof", can_write_eof, METH_NOARGS, PyDoc_STR("can_write_eof()\n--\n\nTrue.")},
+    {"get_write_buffer_size", get_write_buffer_size, METH_NOARGS,
+     PyDoc_STR("get_write_buffer_size()\n--\n\nBytes that the socket has not taken yet.")},
+    {"get_write_buffer_limits", get_write_buffer_limits, METH_NOARGS,
+     PyDoc_STR("get_write_buffer_limits()\n--\n\n(low, high) in bytes.")},
+    {"set_write_buffer_limits", KEYWORDS(set_write_buffer_limits),
+     PyDoc_STR("set_write_buffer_limits(high=None, low=None)\n--\n\nThe marks, in bytes, at which the protocol's "
+               "pause_writing() and resume_writing() are called. Raises ValueError unless high >= low >= 0.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot transport_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The transport of a TCP or Unix stream connection. Source: asyncio.Transport.")},
+    {Py_tp_traverse, transport_traverse},
+    {Py_tp_clear, transport_clear},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_dealloc, transport_dealloc},
+    {Py_tp_repr, transport_repr},
+    {Py_tp_members, transport_members},
+    {Py_tp_getset, transport_getset},
+    {Py_tp_methods, transport_methods},
+    {0, NULL},
+};
+
+static PyType_Spec transport_spec = {
+    .name = "bolide.StreamTransport",
+    .basicsize = sizeof(bolide_transport),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = transport_slots,
+};
+
+int bolide_transport_init(PyObject *module, bolide_state *st) {
+    return bolide_add_type(module, &transport_spec, NULL, &st->StreamTransportType, true);
+}
