@@ -8,14 +8,15 @@
 typedef struct {
     PyObject *first;
     int count;
+    int closed; /* keeps nothing any more */
 } bolide_freelist;
 
 static inline PyObject **bolide_freelist_link(PyObject *obj) {
     return (PyObject **)((char *)obj + sizeof(PyObject));
 }
 
-/* Memory of a dead object made anew as an instance of the heap type `type`, or a fresh one; the fields are not initialised and
- * the object is not tracked. NULL with MemoryError set. */
+/* Memory of a dead object made anew as an instance of the heap type `type`, or a fresh one; the fields are not
+ * initialised and the object is not tracked. NULL with MemoryError set. */
 static inline PyObject *bolide_freelist_new(bolide_freelist *list, PyTypeObject *type) {
     PyObject *obj = list->first;
     if (obj == NULL) {
@@ -28,7 +29,7 @@ static inline PyObject *bolide_freelist_new(bolide_freelist *list, PyTypeObject 
 
 /* In tp_dealloc, last: keep the untracked memory of `obj`, or free it when `max` are kept already. */
 static inline void bolide_freelist_keep(bolide_freelist *list, PyObject *obj, int max) {
-    if (list->count < max) {
+    if (list->count < max && !list->closed) {
         *bolide_freelist_link(obj) = list->first;
         list->first = obj;
         list->count++;
@@ -37,7 +38,9 @@ static inline void bolide_freelist_keep(bolide_freelist *list, PyObject *obj, in
     }
 }
 
-static inline void bolide_freelist_clear(bolide_freelist *list) {
+/* Free what is kept and keep nothing from now on. To be called while the type of the objects is alive: freeing looks at it. */
+static inline void bolide_freelist_close(bolide_freelist *list) {
+    list->closed = 1;
     while (list->first != NULL) {
         PyObject *obj = list->first;
         list->first = *bolide_freelist_link(obj);

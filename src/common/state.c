@@ -72,7 +72,6 @@ void bolide_state_retain(bolide_state *st) {
 
 void bolide_state_release(bolide_state *st) {
     if (--st->refs == 0) {
-        bolide_freelist_clear(&st->free_handles);
         PyMem_RawFree(st);
     }
 }
@@ -90,6 +89,7 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
 }
 
 void bolide_state_clear(bolide_state *st) {
+    bolide_freelist_close(&st->free_handles);
     Py_CLEAR(st->LoopType);
     Py_CLEAR(st->HandleType);
     Py_CLEAR(st->TimerHandleType);

@@ -1,7 +1,7 @@
 /* Module state: everything that would otherwise be a global.
  *
- * One bolide_state lives in each imported instance of bolide._core (one per interpreter). Every object of ours reaches it
- * through its loop. Layers above common/ keep their own part behind an opaque pointer. */
+ * One bolide_state lives in each imported instance of bolide._core (one per interpreter). Every object of ours reaches
+ * it through its loop. Layers above common/ keep their own part behind an opaque pointer. */
 #ifndef BOLIDE_COMMON_STATE_H
 #define BOLIDE_COMMON_STATE_H
 
@@ -16,8 +16,8 @@
 #include "common/strings.h"
 
 typedef struct bolide_state {
-    /* The module holds one count, each loop another: an object torn down after its module (at interpreter exit) still finds
-     * the state. */
+    /* The module holds one count, each loop another: an object torn down after its module (at interpreter exit) still
+     * finds the state. */
     Py_ssize_t refs;
 
     /* Types, each made by its layer's bolide_*_init(). */
@@ -61,15 +61,16 @@ bolide_state *bolide_state_of_type(PyTypeObject *type);
 
 extern struct PyModuleDef bolide_module_def;
 
-/* Allocate the state of `module` and fill the strings and the borrowed objects. NULL with an exception set on failure. */
+/* Allocate the state of `module` and fill the strings and the borrowed objects. NULL with an exception set on failure.
+ */
 bolide_state *bolide_state_new(PyObject *module);
 void bolide_state_retain(bolide_state *st);
 void bolide_state_release(bolide_state *st);
 int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg);
 void bolide_state_clear(bolide_state *st);
 
-/* Make a heap type from `spec` with `base` (or NULL), bind it to `module` and store it in *slot; `publish` also makes it an
- * attribute of the module. 0, or -1 with an exception set. */
+/* Make a heap type from `spec` with `base` (or NULL), bind it to `module` and store it in *slot; `publish` also makes
+ * it an attribute of the module. 0, or -1 with an exception set. */
 int bolide_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot, bool publish);
 
 #endif

@@ -11,6 +11,7 @@
     X(buffer_updated)                                                                                                  \
     X(call_exception_handler)                                                                                          \
     X(cancelled)                                                                                                       \
+    X(close)                                                                                                           \
     X(connection_lost)                                                                                                 \
     X(connection_made)                                                                                                 \
     X(context)                                                                                                         \

@@ -108,8 +108,7 @@ static void report_failure(bolide_handle *h) {
     }
     PyObject *message = NULL;
     if (args != NULL) {
-        PyObject *source =
-            PyObject_CallFunctionObjArgs(h->loop->st->asyncio_format_callback, h->callback, args, NULL);
+        PyObject *source = PyObject_CallFunctionObjArgs(h->loop->st->asyncio_format_callback, h->callback, args, NULL);
         if (source != NULL) {
             message = PyUnicode_FromFormat("Exception in callback %U", source);
             Py_DECREF(source);
@@ -171,7 +170,8 @@ void bolide_handle_cancel(bolide_handle *h) {
     }
 }
 
-/* --- the types ---------------------------------------------------------------------------------------------------------- */
+/* --- the types
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static int handle_traverse(PyObject *self, visitproc visit, void *arg) {
     bolide_handle *h = (bolide_handle *)self;
@@ -417,7 +417,7 @@ static PyType_Slot timer_slots[] = {
 static PyType_Spec timer_spec = {
     .name = "bolide.TimerHandle",
     .basicsize = sizeof(bolide_handle),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = timer_slots,
 };
 

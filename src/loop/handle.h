@@ -5,7 +5,7 @@
 #include "common/state.h"
 
 #define BOLIDE_HANDLE_INLINE_ARGS 3
-#define BOLIDE_HANDLE_FREELIST 1024
+#define BOLIDE_HANDLE_FREELIST    1024
 
 enum {
     BOLIDE_HANDLE_CANCELLED = 1,
@@ -14,11 +14,10 @@ enum {
 };
 
 typedef struct bolide_handle {
-    PyObject_HEAD
-    struct bolide_loop *loop; /* strong */
-    PyObject *callback;       /* NULL once cancelled, or run (unless it repeats) */
-    PyObject *context;        /* contextvars.Context to run in */
-    PyObject **more_args;     /* heap array when nargs > BOLIDE_HANDLE_INLINE_ARGS, its [0] spare as below */
+    PyObject_HEAD struct bolide_loop *loop; /* strong */
+    PyObject *callback;                     /* NULL once cancelled, or run (unless it repeats) */
+    PyObject *context;                      /* contextvars.Context to run in */
+    PyObject **more_args; /* heap array when nargs > BOLIDE_HANDLE_INLINE_ARGS, its [0] spare as below */
     Py_ssize_t nargs;
     PyObject *args[1 + BOLIDE_HANDLE_INLINE_ARGS]; /* [0] is the spare slot of PY_VECTORCALL_ARGUMENTS_OFFSET */
     PyObject *source_traceback;                    /* debug mode: where it was made */
@@ -33,8 +32,8 @@ typedef struct bolide_handle {
 bolide_handle *bolide_handle_new(struct bolide_loop *loop, bool timer, PyObject *callback, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *context);
 
-/* Run the callback in its context; exceptions go to the loop's exception handler. Drops callback and arguments unless it
- * repeats. */
+/* Run the callback in its context; exceptions go to the loop's exception handler. Drops callback and arguments unless
+ * it repeats. */
 void bolide_handle_run(bolide_handle *handle);
 
 /* handle.cancel(): a timer leaves the heap at once. */

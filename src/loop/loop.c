@@ -9,9 +9,9 @@
 #include "transport/transport.h"
 
 /* A chain of call_soon() does not poll the kernel every turn; it does so after this many turns or nanoseconds. */
-#define SKIP_TURNS 64
+#define SKIP_TURNS       64
 #define SKIP_CLOCK_EVERY 4
-#define SKIP_NS 100000
+#define SKIP_NS          100000
 
 double bolide_loop_time(void) {
     struct timespec now;
@@ -19,7 +19,8 @@ double bolide_loop_time(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* --- errors -------------------------------------------------------------------------------------------------------------- */
+/* --- errors
+ * -------------------------------------------------------------------------------------------------------------- */
 
 int bolide_loop_check_closed(bolide_loop *loop) {
     if (loop->closed) {
@@ -94,7 +95,8 @@ void bolide_loop_report(bolide_loop *loop, const char *message, const char *key,
     Py_XDECREF(text);
 }
 
-/* --- resources ----------------------------------------------------------------------------------------------------------- */
+/* --- resources
+ * ----------------------------------------------------------------------------------------------------------- */
 
 void bolide_resource_add(bolide_loop *loop, bolide_resource *res) {
     bolide_resource *head = &loop->resources;
@@ -112,7 +114,8 @@ void bolide_resource_remove(bolide_resource *res) {
     }
 }
 
-/* --- the poll ------------------------------------------------------------------------------------------------------------ */
+/* --- the poll
+ * ------------------------------------------------------------------------------------------------------------ */
 
 void bolide_loop_reacquire(bolide_loop *loop) {
     PyThreadState *released = loop->released;
@@ -149,7 +152,8 @@ static bool arm_tick(bolide_loop *loop) {
         return true;
     }
     uv_update_time(&loop->uv);
-    /* libuv's clock is this same one in whole milliseconds, rounded down: rounding the deadline up is never too early. */
+    /* libuv's clock is this same one in whole milliseconds, rounded down: rounding the deadline up is never too early.
+     */
     double delay = ceil(when * 1e3) - (double)uv_now(&loop->uv);
     if (delay <= 0) {
         return false;
@@ -184,7 +188,8 @@ static void poll_kernel(bolide_loop *loop) {
     loop->polls_skipped = 0;
 }
 
-/* --- a turn -------------------------------------------------------------------------------------------------------------- */
+/* --- a turn
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static int expire_timers(bolide_loop *loop) {
     if (loop->timers.count == 0) {
@@ -284,7 +289,8 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-/* --- scheduling ---------------------------------------------------------------------------------------------------------- */
+/* --- scheduling
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* Debug mode: the checks that asyncio makes, by its own methods (callback type, calling thread). */
 static int debug_checks(bolide_loop *loop, PyObject *callback, const char *method, bool check_thread) {
@@ -361,9 +367,8 @@ static int check_arity(const char *method, Py_ssize_t nargs, Py_ssize_t least) {
 static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_loop *loop = (bolide_loop *)self;
     PyObject *context;
-    if (check_arity("call_soon", nargs, 1) < 0 ||
-        parse_context(loop, "call_soon", args + nargs, names, &context) < 0 || bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, args[0], "call_soon", true) < 0)) {
+    if (check_arity("call_soon", nargs, 1) < 0 || parse_context(loop, "call_soon", args + nargs, names, &context) < 0 ||
+        bolide_loop_check_closed(loop) < 0 || (loop->debug && debug_checks(loop, args[0], "call_soon", true) < 0)) {
         return NULL;
     }
     return (PyObject *)push_soon(loop, args[0], args + 1, nargs - 1, context);
@@ -385,7 +390,8 @@ static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_
     return (PyObject *)handle;
 }
 
-static PyObject *push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs, PyObject *context) {
+static PyObject *push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *context) {
     bolide_handle *handle = bolide_handle_new(loop, true, args[0], args + 1, nargs - 1, context);
     if (handle == NULL) {
         return NULL;
@@ -437,13 +443,15 @@ static PyObject *call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     return schedule_timer((bolide_loop *)self, args, nargs, names, "call_at", "when", 0);
 }
 
-/* --- the other methods ------------------------------------------------------------------------------------------------------ */
+/* --- the other methods
+ * ------------------------------------------------------------------------------------------------------ */
 
 static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return bolide_loop_create_future((bolide_loop *)self);
 }
 
-/* Task(coro, loop=self, **kwargs), unless a task factory is set or the loop is in debug mode: then asyncio's own method. */
+/* Task(coro, loop=self, **kwargs), unless a task factory is set or the loop is in debug mode: then asyncio's own
+ * method. */
 static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_loop *loop = (bolide_loop *)self;
     bolide_state *st = loop->st;
@@ -506,7 +514,8 @@ static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-/* --- closing ------------------------------------------------------------------------------------------------------------- */
+/* --- closing
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static void drop_scheduled(bolide_loop *loop) {
     while (bolide_ring_count(&loop->ready) > 0) {
@@ -550,7 +559,8 @@ static PyObject *close_loop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-/* --- the type ------------------------------------------------------------------------------------------------------------ */
+/* --- the type
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static int open_uv(bolide_loop *loop) {
     int status = uv_loop_init(&loop->uv);
@@ -711,19 +721,23 @@ static PyGetSetDef loop_getset[] = {
 
 static PyMethodDef loop_methods[] = {
     {"call_soon", FASTCALL_KEYWORDS(call_soon),
-     PyDoc_STR("call_soon($self, callback, /, *args, context=None)\n--\n\nCall callback(*args) on the next turn, in order "
-               "of registration, in context (a contextvars.Context; default: a copy of the current one).\n\nReturns a "
-               "Handle. Raises RuntimeError when the loop is closed. Source: asyncio.loop.call_soon.")},
+     PyDoc_STR(
+         "call_soon($self, callback, /, *args, context=None)\n--\n\nCall callback(*args) on the next turn, in order "
+         "of registration, in context (a contextvars.Context; default: a copy of the current one).\n\nReturns a "
+         "Handle. Raises RuntimeError when the loop is closed. Source: asyncio.loop.call_soon.")},
     {"call_soon_threadsafe", FASTCALL_KEYWORDS(call_soon_threadsafe),
-     PyDoc_STR("call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\nlike call_soon(), from any thread, "
-               "and wakes the loop.")},
+     PyDoc_STR(
+         "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\nlike call_soon(), from any thread, "
+         "and wakes the loop.")},
     {"call_later", FASTCALL_KEYWORDS(call_later),
-     PyDoc_STR("call_later($self, delay, callback, /, *args, context=None)\n--\n\nCall callback(*args) after delay "
-               "seconds, never earlier.\n\nReturns a TimerHandle. Raises TypeError when delay is None, RuntimeError when "
-               "the loop is closed.")},
+     PyDoc_STR(
+         "call_later($self, delay, callback, /, *args, context=None)\n--\n\nCall callback(*args) after delay "
+         "seconds, never earlier.\n\nReturns a TimerHandle. Raises TypeError when delay is None, RuntimeError when "
+         "the loop is closed.")},
     {"call_at", FASTCALL_KEYWORDS(call_at),
-     PyDoc_STR("call_at($self, when, callback, /, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
-               "seconds of loop.time(). Returns a TimerHandle.")},
+     PyDoc_STR(
+         "call_at($self, when, callback, /, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
+         "seconds of loop.time(). Returns a TimerHandle.")},
     {"create_future", create_future, METH_NOARGS,
      PyDoc_STR("create_future()\n--\n\nA new asyncio.Future of this loop.")},
     {"create_task", FASTCALL_KEYWORDS(create_task),

@@ -1,7 +1,7 @@
 /* bolide._core.Loop: the event loop.
  *
- * One turn is: poll (libuv runs the I/O callbacks inside it), move due timers to the ready ring, run what the ring holds at
- * that moment, flush the output that streams gathered. The kernel is polled at most once a turn.
+ * One turn is: poll (libuv runs the I/O callbacks inside it), move due timers to the ready ring, run what the ring
+ * holds at that moment, flush the output that streams gathered. The kernel is polled at most once a turn.
  *
  * The GIL is given up only around a poll that can block. Every libuv callback that touches Python objects starts with
  * bolide_loop_enter(). */
@@ -27,15 +27,14 @@ typedef struct bolide_resource {
 } bolide_resource;
 
 typedef struct bolide_loop {
-    PyObject_HEAD
-    bolide_state *st;
+    PyObject_HEAD bolide_state *st;
     PyObject *weakrefs;
 
     uv_loop_t uv;
-    uv_async_t wake;   /* another thread, or a signal, ends the poll */
-    uv_timer_t tick;   /* ends the poll when the earliest timer is due */
-    uv_poll_t fds;     /* readable when the watched descriptors (fdset) have events */
-    double tick_when;  /* the deadline for which `tick` is armed, or 0 */
+    uv_async_t wake;  /* another thread, or a signal, ends the poll */
+    uv_timer_t tick;  /* ends the poll when the earliest timer is due */
+    uv_poll_t fds;    /* readable when the watched descriptors (fdset) have events */
+    double tick_when; /* the deadline for which `tick` is armed, or 0 */
 
     PyThreadState *released; /* set while the GIL is given up for a poll, and nowhere else */
     unsigned long thread_id; /* PyThread_get_thread_ident() of the thread in run_forever(), or 0 */
@@ -96,15 +95,16 @@ PyObject *bolide_loop_create_future(bolide_loop *loop);
 /* The exact monotonic clock in seconds: loop.time(). */
 double bolide_loop_time(void);
 
-/* The exception that is set goes to loop.call_exception_handler() with `message` and, when `key` is not NULL, that key too
- * (e.g. "transport"). KeyboardInterrupt and SystemExit instead end run_forever(). Clears the exception. */
+/* The exception that is set goes to loop.call_exception_handler() with `message` and, when `key` is not NULL, that key
+ * too (e.g. "transport"). KeyboardInterrupt and SystemExit instead end run_forever(). Clears the exception. */
 void bolide_loop_report(bolide_loop *loop, const char *message, const char *key, PyObject *value);
 
 /* The same with all that a context can hold; `message` is a str object, the others may be NULL. */
 void bolide_loop_report_context(bolide_loop *loop, PyObject *message, const char *key, PyObject *value,
                                 PyObject *source_traceback);
 
-/* Keep the exception that is set (KeyboardInterrupt, SystemExit) for run_forever() to raise after this turn. Clears it. */
+/* Keep the exception that is set (KeyboardInterrupt, SystemExit) for run_forever() to raise after this turn. Clears it.
+ */
 void bolide_loop_set_fatal(bolide_loop *loop);
 
 /* Make the poll that blocks return, or the next one not block. Any thread that holds the GIL. */
@@ -116,7 +116,8 @@ int bolide_loop_check_closed(bolide_loop *loop);
 void bolide_resource_add(bolide_loop *loop, bolide_resource *res);
 void bolide_resource_remove(bolide_resource *res); /* idempotent */
 
-/* --- module --------------------------------------------------------------------------------------------------------- */
+/* --- module ---------------------------------------------------------------------------------------------------------
+ */
 
 int bolide_loop_init(PyObject *module, bolide_state *st);
 

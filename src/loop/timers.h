@@ -1,5 +1,5 @@
-/* The timer heap: a 4-ary min-heap of TimerHandles by deadline, first come first served among equals. Each handle knows its
- * index, so that a cancel removes it at once. */
+/* The timer heap: a 4-ary min-heap of TimerHandles by deadline, first come first served among equals. Each handle knows
+ * its index, so that a cancel removes it at once. */
 #ifndef BOLIDE_LOOP_TIMERS_H
 #define BOLIDE_LOOP_TIMERS_H
 

@@ -9,7 +9,7 @@
 #include "loop/loop.h"
 
 #define FD_MAX (1 << 24)
-#define BATCH 64
+#define BATCH  64
 
 static void on_readable(uv_poll_t *poll, int status, int events) {
     (void)status;
@@ -184,7 +184,8 @@ int bolide_fileno(PyObject *obj) {
     return PyObject_AsFileDescriptor(obj);
 }
 
-/* --- methods of the loop ---------------------------------------------------------------------------------------------- */
+/* --- methods of the loop
+ * ---------------------------------------------------------------------------------------------- */
 
 /* selectors.SelectSelector and its kin raise ValueError for what is no descriptor; so does this. */
 static int fileno_of(PyObject *obj) {
@@ -274,11 +275,13 @@ static PyObject *ensure_fd_no_transport(PyObject *self, PyObject *arg) {
 
 PyMethodDef bolide_watchers_methods[] = {
     {"add_reader", (PyCFunction)(void (*)(void))add_reader, METH_FASTCALL,
-     PyDoc_STR("add_reader(fd, callback, *args)\n--\n\nCall callback(*args) whenever fd (an int or an object with "
-               "fileno()) is readable.\n\nReplaces an earlier reader of the same descriptor. Raises RuntimeError when a "
-               "transport owns it.")},
+     PyDoc_STR(
+         "add_reader(fd, callback, *args)\n--\n\nCall callback(*args) whenever fd (an int or an object with "
+         "fileno()) is readable.\n\nReplaces an earlier reader of the same descriptor. Raises RuntimeError when a "
+         "transport owns it.")},
     {"add_writer", (PyCFunction)(void (*)(void))add_writer, METH_FASTCALL,
-     PyDoc_STR("add_writer(fd, callback, *args)\n--\n\nCall callback(*args) whenever fd is writable; see add_reader().")},
+     PyDoc_STR(
+         "add_writer(fd, callback, *args)\n--\n\nCall callback(*args) whenever fd is writable; see add_reader().")},
     {"remove_reader", remove_reader, METH_O,
      PyDoc_STR("remove_reader(fd)\n--\n\nStop watching fd for reading. Returns whether it was watched.")},
     {"remove_writer", remove_writer, METH_O,

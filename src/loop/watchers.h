@@ -1,7 +1,8 @@
 /* add_reader/add_writer: handles to be made ready when a descriptor is.
  *
- * The descriptors stand in a readiness set of their own (epoll, kqueue), which libuv watches as one descriptor. libuv's own
- * uv_poll_t aborts the process when a watched descriptor was closed behind its back, which Python code may well do. */
+ * The descriptors stand in a readiness set of their own (epoll, kqueue), which libuv watches as one descriptor. libuv's
+ * own uv_poll_t aborts the process when a watched descriptor was closed behind its back, which Python code may well do.
+ */
 #ifndef BOLIDE_LOOP_WATCHERS_H
 #define BOLIDE_LOOP_WATCHERS_H
 
@@ -20,8 +21,8 @@ typedef struct {
 } bolide_watcher;
 
 typedef struct {
-    int fd;                 /* the readiness set, -1 when closed */
-    bolide_watcher *by_fd;  /* indexed by descriptor */
+    int fd;                /* the readiness set, -1 when closed */
+    bolide_watcher *by_fd; /* indexed by descriptor */
     int cap;
 } bolide_watchers;
 

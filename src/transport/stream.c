@@ -9,14 +9,14 @@
 #define BLOCK_POOL 256
 /* Smaller pieces are copied: cheaper than a reference and an iovec each. */
 #define COPY_MAX 1024
-#define LATE_NS 500000
+#define LATE_NS  500000
 
 /* Gathered output: iovecs that point into `data` or into bytes objects. */
 struct bolide_outblock {
     bolide_outblock *next;
-    bolide_stream *stream;        /* for the callback of `req` */
-    unsigned first, count;        /* bufs[first .. count) have not left */
-    size_t used;                  /* bytes used in data */
+    bolide_stream *stream; /* for the callback of `req` */
+    unsigned first, count; /* bufs[first .. count) have not left */
+    size_t used;           /* bytes used in data */
     uv_buf_t bufs[BLOCK_BUFS];
     PyObject *owners[BLOCK_BUFS]; /* keeps bufs[i] alive, or NULL: it lies in data */
     uv_write_t req;               /* when the socket was not writable */
@@ -26,7 +26,8 @@ struct bolide_outblock {
 #define BLOCK_DATA (BLOCK_SIZE - offsetof(bolide_outblock, data))
 _Static_assert(BLOCK_DATA >= BOLIDE_RESERVE_MAX, "a reservation fits in one block");
 
-/* --- blocks -------------------------------------------------------------------------------------------------------------- */
+/* --- blocks
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static bolide_outblock *block_new(bolide_loop *loop) {
     bolide_outblock *block = loop->free_blocks;
@@ -89,7 +90,8 @@ static void block_consume(bolide_outblock *block, size_t len) {
     }
 }
 
-/* --- the flush list -------------------------------------------------------------------------------------------------------- */
+/* --- the flush list
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void list_for_flush(bolide_stream *s) {
     bolide_loop *loop = s->loop;
@@ -134,7 +136,8 @@ void bolide_loop_flush_if_late(bolide_loop *loop) {
     }
 }
 
-/* --- output ---------------------------------------------------------------------------------------------------------------- */
+/* --- output
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static bool takes_output(const bolide_stream *s) {
     unsigned refused =
@@ -142,7 +145,8 @@ static bool takes_output(const bolide_stream *s) {
     return (s->flags & BOLIDE_STREAM_OPEN) && !(s->flags & refused);
 }
 
-/* The block to append to: one that is not in flight, has a free iovec and `len` bytes of room. NULL with MemoryError set. */
+/* The block to append to: one that is not in flight, has a free iovec and `len` bytes of room. NULL with MemoryError
+ * set. */
 static bolide_outblock *room_for(bolide_stream *s, size_t len) {
     bolide_outblock *last = s->out_last;
     bool in_flight = last == s->out_first && (s->flags & BOLIDE_STREAM_IN_FLIGHT);
@@ -331,7 +335,8 @@ static void on_written(uv_write_t *req, int status) {
 static int put_in_flight(bolide_stream *s) {
     bolide_outblock *block = s->out_first;
     block->req.data = block;
-    int status = uv_write(&block->req, &s->uv.stream, block->bufs + block->first, block->count - block->first, on_written);
+    int status =
+        uv_write(&block->req, &s->uv.stream, block->bufs + block->first, block->count - block->first, on_written);
     if (status == 0) {
         s->flags |= BOLIDE_STREAM_IN_FLIGHT;
     }
@@ -369,7 +374,8 @@ void bolide_stream_flush(bolide_stream *s) {
     after_output(s);
 }
 
-/* --- input ----------------------------------------------------------------------------------------------------------------- */
+/* --- input
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
     (void)hint;
@@ -416,7 +422,8 @@ void bolide_stream_read_stop(bolide_stream *s) {
     }
 }
 
-/* --- opening and closing --------------------------------------------------------------------------------------------------- */
+/* --- opening and closing
+ * --------------------------------------------------------------------------------------------------- */
 
 int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, bool pipe, const bolide_stream_ops *ops) {
     memset(s, 0, sizeof(*s));
@@ -483,5 +490,8 @@ void bolide_stream_close(bolide_stream *s) {
     unlist(s);
     drop_output(s);
     s->flags &= ~(unsigned)(BOLIDE_STREAM_OPEN | BOLIDE_STREAM_READING);
+    if (s->ops->on_closing != NULL) {
+        s->ops->on_closing(s);
+    }
     uv_close(&s->uv.handle, on_closed);
 }

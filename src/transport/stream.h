@@ -1,12 +1,12 @@
 /* A byte stream on libuv (TCP or Unix socket) for C owners: the asyncio transport and the HTTP connection embed one.
  *
- * Reading goes into the loop's shared buffer unless the owner brings its own (on_alloc). Output is gathered in pooled blocks
- * and leaves in one writev at the end of the turn (bolide_loop_flush), at once when it exceeds BOLIDE_FLUSH_NOW, or when the
- * turn runs long.
+ * Reading goes into the loop's shared buffer unless the owner brings its own (on_alloc). Output is gathered in pooled
+ * blocks and leaves in one writev at the end of the turn (bolide_loop_flush), at once when it exceeds BOLIDE_FLUSH_NOW,
+ * or when the turn runs long.
  *
- * All functions need the GIL. Callbacks run with the GIL held. The owner sees on_read, on_eof, on_error and on_drain only
- * between a successful open and bolide_stream_close(), and on_close exactly once after bolide_stream_close(). Any callback may
- * close the stream. */
+ * All functions need the GIL. Callbacks run with the GIL held. The owner sees on_read, on_eof, on_error and on_drain
+ * only between a successful open and bolide_stream_close(), and on_close exactly once after bolide_stream_close(). Any
+ * callback may close the stream. */
 #ifndef BOLIDE_TRANSPORT_STREAM_H
 #define BOLIDE_TRANSPORT_STREAM_H
 
@@ -15,8 +15,8 @@
 typedef struct bolide_stream bolide_stream;
 typedef struct bolide_outblock bolide_outblock;
 
-#define BOLIDE_FLUSH_NOW (64 * 1024)
-#define BOLIDE_HIGH_WATER (64 * 1024)
+#define BOLIDE_FLUSH_NOW   (64 * 1024)
+#define BOLIDE_HIGH_WATER  (64 * 1024)
 #define BOLIDE_RESERVE_MAX 2048
 
 typedef struct {
@@ -26,12 +26,15 @@ typedef struct {
     void (*on_read)(bolide_stream *s, char *data, size_t len);
     /* The peer sent its FIN: nothing more to read. */
     void (*on_eof)(bolide_stream *s);
-    /* Reading or writing failed with the negative uv code `status`. Gathered output is lost; the owner closes the stream. */
+    /* Reading or writing failed with the negative uv code `status`. Gathered output is lost; the owner closes the
+     * stream. */
     void (*on_error)(bolide_stream *s, int status);
     /* Pending output fell to low_water or below after it had exceeded high_water. */
     void (*on_drain)(bolide_stream *s);
     /* The FIN asked for by bolide_stream_shutdown() has been sent. May be NULL. */
     void (*on_shutdown)(bolide_stream *s);
+    /* The descriptor is about to be closed: give up what refers to it. No call on the stream. May be NULL. */
+    void (*on_closing)(bolide_stream *s);
     /* The uv handle is closed: the memory may be freed. */
     void (*on_close)(bolide_stream *s);
 } bolide_stream_ops;
@@ -64,12 +67,12 @@ enum {
     BOLIDE_STREAM_BROKEN = 256,      /* an error was reported; output is discarded */
 };
 
-/* Prepare the struct and the uv handle (TCP, or a Unix socket with `pipe`). 0, or a negative uv code: then nothing needs to be
- * closed. */
+/* Prepare the struct and the uv handle (TCP, or a Unix socket with `pipe`). 0, or a negative uv code: then nothing
+ * needs to be closed. */
 int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, bool pipe, const bolide_stream_ops *ops);
 
-/* After setup: adopt the connected descriptor `fd`, which libuv owns on success. 0 or a negative uv code; the stream must be
- * closed either way. */
+/* After setup: adopt the connected descriptor `fd`, which libuv owns on success. 0 or a negative uv code; the stream
+ * must be closed either way. */
 int bolide_stream_open(bolide_stream *s, int fd);
 
 /* After setup: take the next connection of `listener`. Returns as bolide_stream_open(). */
@@ -83,12 +86,13 @@ void bolide_stream_read_stop(bolide_stream *s); /* idempotent */
 int bolide_stream_write(bolide_stream *s, const char *data, size_t len);
 int bolide_stream_write_object(bolide_stream *s, PyObject *bytes); /* an exact bytes object */
 
-/* Room for `len` (<= BOLIDE_RESERVE_MAX) contiguous bytes of output: write there, then commit what was used (<= len), before
- * any other call on the stream. NULL with MemoryError set. Dropped silently as above. */
+/* Room for `len` (<= BOLIDE_RESERVE_MAX) contiguous bytes of output: write there, then commit what was used (<= len),
+ * before any other call on the stream. NULL with MemoryError set. Dropped silently as above. */
 char *bolide_stream_reserve(bolide_stream *s, size_t len);
 void bolide_stream_commit(bolide_stream *s, size_t len);
 
-/* Hand the gathered output to the kernel now. May call on_error or on_drain, or close the stream (close_when_flushed). */
+/* Hand the gathered output to the kernel now. May call on_error or on_drain, or close the stream (close_when_flushed).
+ */
 void bolide_stream_flush(bolide_stream *s);
 
 /* Output that has not left the process yet, in bytes. */
@@ -107,12 +111,13 @@ static inline bool bolide_stream_is_open(const bolide_stream *s) {
 
 void bolide_stream_shutdown(bolide_stream *s);           /* FIN once the output has left; idempotent */
 void bolide_stream_close_when_flushed(bolide_stream *s); /* close once the output has left; reading stops now */
-void bolide_stream_close(bolide_stream *s);              /* close now, drop output; idempotent; on_close follows later */
+void bolide_stream_close(bolide_stream *s); /* close now, drop output; idempotent; on_close follows later */
 
 /* The descriptor, or a negative uv code. */
 int bolide_stream_fileno(const bolide_stream *s);
 
-/* --- for the loop --------------------------------------------------------------------------------------------------- */
+/* --- for the loop ---------------------------------------------------------------------------------------------------
+ */
 
 /* Flush every listed stream: the end of a turn. */
 void bolide_loop_flush(bolide_loop *loop);

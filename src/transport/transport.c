@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "common/error.h"
+#include "common/sockaddr.h"
 
 #define LOST_WRITES_LOGGED 5
 
@@ -29,7 +30,8 @@ static inline bolide_transport *of_resource(bolide_resource *res) {
     return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
 }
 
-/* --- errors and the end of a connection ------------------------------------------------------------------------------------ */
+/* --- errors and the end of a connection
+ * ------------------------------------------------------------------------------------ */
 
 /* Close now, dropping output; connection_lost(exception) follows. Steals nothing. */
 static void force_close(bolide_transport *t, PyObject *exception) {
@@ -40,7 +42,6 @@ static void force_close(bolide_transport *t, PyObject *exception) {
     if (exception != NULL && exception != Py_None && t->exception == NULL) {
         t->exception = Py_NewRef(exception);
     }
-    bolide_watchers_set_transport(t->loop, t->fd, NULL);
     bolide_stream_close(&t->stream);
 }
 
@@ -83,7 +84,8 @@ static void fatal_error(bolide_transport *t, const char *message) {
     Py_DECREF(exception);
 }
 
-/* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set. */
+/* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set.
+ */
 static PyObject *call_protocol(bolide_transport *t, PyObject *name, PyObject *arg) {
     if (PyContext_Enter(t->context) < 0) {
         return NULL;
@@ -145,6 +147,12 @@ static void detach_socket(bolide_transport *t) {
     Py_CLEAR(t->sock);
 }
 
+static void on_closing(bolide_stream *s) {
+    bolide_transport *t = of_stream(s);
+    (void)bolide_watchers_set_transport(t->loop, t->fd, NULL);
+    detach_socket(t);
+}
+
 static void resolve_waiter(bolide_transport *t, PyObject *exception) {
     PyObject *waiter = t->waiter;
     t->waiter = NULL;
@@ -169,7 +177,6 @@ static void resolve_waiter(bolide_transport *t, PyObject *exception) {
 
 static void on_close(bolide_stream *s) {
     bolide_transport *t = of_stream(s);
-    bool still_listed = t->resource.next != NULL;
     bolide_resource_remove(&t->resource);
     /* A loop that closes does not call protocols. */
     if (!t->loop->closed && t->protocol != NULL) {
@@ -186,11 +193,11 @@ static void on_close(bolide_stream *s) {
     }
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);
-    (void)still_listed;
     Py_DECREF(t);
 }
 
-/* --- reading --------------------------------------------------------------------------------------------------------------- */
+/* --- reading
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static void release_buffer(bolide_transport *t) {
     if (t->buffer != NULL) {
@@ -254,7 +261,6 @@ static void close_gently(bolide_transport *t) {
         return;
     }
     t->flags |= TRANSPORT_CLOSING;
-    bolide_watchers_set_transport(t->loop, t->fd, NULL);
     if (bolide_stream_pending(&t->stream) > 0) {
         bolide_stream_close_when_flushed(&t->stream);
     } else {
@@ -290,17 +296,8 @@ static void on_error(bolide_stream *s, int status) {
     Py_XDECREF(exception);
 }
 
-/* --- flow control ------------------------------------------------------------------------------------------------------------ */
-
-static void flow_failed(bolide_transport *t, const char *message) {
-    bolide_state *st = t->loop->st;
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
-        bolide_loop_set_fatal(t->loop);
-        return;
-    }
-    (void)st;
-    bolide_loop_report(t->loop, message, "transport", (PyObject *)t);
-}
+/* --- flow control
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void on_drain(bolide_stream *s) {
     bolide_transport *t = of_stream(s);
@@ -311,7 +308,7 @@ static void on_drain(bolide_stream *s) {
     Py_INCREF(t);
     PyObject *result = call_protocol(t, t->loop->st->str_resume_writing, NULL);
     if (result == NULL) {
-        flow_failed(t, "protocol.resume_writing() failed");
+        bolide_loop_report(t->loop, "protocol.resume_writing() failed", "transport", (PyObject *)t);
     }
     Py_XDECREF(result);
     Py_DECREF(t);
@@ -324,7 +321,7 @@ static void maybe_pause_protocol(bolide_transport *t) {
     t->flags |= TRANSPORT_WRITING_PAUSED;
     PyObject *result = call_protocol(t, t->loop->st->str_pause_writing, NULL);
     if (result == NULL) {
-        flow_failed(t, "protocol.pause_writing() failed");
+        bolide_loop_report(t->loop, "protocol.pause_writing() failed", "transport", (PyObject *)t);
     }
     Py_XDECREF(result);
 }
@@ -335,10 +332,12 @@ static const bolide_stream_ops transport_ops = {
     .on_eof = on_eof,
     .on_error = on_error,
     .on_drain = on_drain,
+    .on_closing = on_closing,
     .on_close = on_close,
 };
 
-/* --- making one -------------------------------------------------------------------------------------------------------------- */
+/* --- making one
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
     Py_VISIT((PyObject *)of_resource(res));
@@ -414,6 +413,10 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, uv_str
     }
     t->sock = Py_XNewRef(sock);
     t->fd = bolide_stream_fileno(&t->stream);
+    t->peer_len = sizeof(t->peer);
+    if (getpeername(t->fd, (struct sockaddr *)&t->peer, &t->peer_len) < 0 || t->peer_len > sizeof(t->peer)) {
+        t->peer_len = 0; /* a Unix socket's path is asked for when it is wanted */
+    }
     if (!pipe) {
         (void)uv_tcp_nodelay(&t->stream.uv.tcp, 1); /* a matter of speed only */
     }
@@ -444,7 +447,8 @@ void bolide_transport_start(bolide_transport *t) {
     resolve_waiter(t, NULL);
 }
 
-/* --- methods: reading -------------------------------------------------------------------------------------------------------- */
+/* --- methods: reading
+ * -------------------------------------------------------------------------------------------------------- */
 
 static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
@@ -473,9 +477,11 @@ static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(!(((bolide_transport *)self)->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)));
 }
 
-/* --- methods: writing -------------------------------------------------------------------------------------------------------- */
+/* --- methods: writing
+ * -------------------------------------------------------------------------------------------------------- */
 
-/* Whether output may be queued: 1, 0 (the connection is lost: dropped, with a warning after some), -1 with an exception. */
+/* Whether output may be queued: 1, 0 (the connection is lost: dropped, with a warning after some), -1 with an
+ * exception. */
 static int check_write(bolide_transport *t) {
     if (t->flags & TRANSPORT_EOF_WRITTEN) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot call write() after write_eof()");
@@ -614,7 +620,8 @@ static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObjec
     Py_RETURN_NONE;
 }
 
-/* --- methods: closing and info ----------------------------------------------------------------------------------------------- */
+/* --- methods: closing and info
+ * ----------------------------------------------------------------------------------------------- */
 
 static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
@@ -653,7 +660,8 @@ static PyObject *get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return Py_NewRef(protocol != NULL ? protocol : Py_None);
 }
 
-/* The socket of this transport: the one it was made with, or one made now for its descriptor. Borrowed; NULL with an exception. */
+/* The socket of this transport: the one it was made with, or one made now for its descriptor. Borrowed; NULL with an
+ * exception. */
 static PyObject *socket_of(bolide_transport *t) {
     if (t->sock == NULL) {
         int fd = bolide_stream_fileno(&t->stream);
@@ -678,26 +686,33 @@ static int remember(bolide_transport *t, PyObject *name, PyObject *value) {
     return t->extra == NULL ? -1 : PyDict_SetItem(t->extra, name, value);
 }
 
-/* "socket", "sockname", "peername": from the socket, and kept for after the close. New reference; Py_None when unknown. */
+static PyObject *socket_name(bolide_transport *t, bool peer) {
+    if (peer && t->peer_len > 0) {
+        return bolide_sockaddr_object((struct sockaddr *)&t->peer, t->peer_len);
+    }
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    int fd = bolide_stream_fileno(&t->stream);
+    int failed =
+        peer ? getpeername(fd, (struct sockaddr *)&address, &len) : getsockname(fd, (struct sockaddr *)&address, &len);
+    return failed ? Py_NewRef(Py_None) : bolide_sockaddr_object((struct sockaddr *)&address, len);
+}
+
+/* "socket", "sockname", "peername": from the socket, and kept for after the close. New reference; Py_None when unknown.
+ */
 static PyObject *socket_info(bolide_transport *t, PyObject *name) {
     bolide_state *st = t->loop->st;
-    PyObject *sock = bolide_stream_is_open(&t->stream) ? socket_of(t) : NULL;
-    if (sock == NULL) {
-        PyErr_Clear();
-        Py_RETURN_NONE;
-    }
     PyObject *value;
     if (PyUnicode_Compare(name, st->str_socket) == 0) {
-        value = PyObject_CallOneArg(st->asyncio_TransportSocket, sock);
-    } else {
-        bool peer = PyUnicode_Compare(name, st->str_peername) == 0;
-        value = PyObject_CallMethodNoArgs(sock, peer ? st->str_getpeername : st->str_getsockname);
-        if (value == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
-            PyErr_Clear();
+        PyObject *sock = bolide_stream_is_open(&t->stream) ? socket_of(t) : NULL;
+        value = sock != NULL ? PyObject_CallOneArg(st->asyncio_TransportSocket, sock) : NULL;
+        if (value == NULL && !PyErr_Occurred()) {
             Py_RETURN_NONE;
         }
+    } else {
+        value = socket_name(t, PyUnicode_Compare(name, st->str_peername) == 0);
     }
-    if (value != NULL && remember(t, name, value) < 0) {
+    if (value != NULL && value != Py_None && remember(t, name, value) < 0) {
         Py_CLEAR(value);
     }
     return value;
@@ -737,10 +752,11 @@ static PyObject *transport_repr(PyObject *self) {
                         : (t->flags & TRANSPORT_PAUSED)      ? "open reading=paused"
                         : (t->flags & TRANSPORT_EOF_WRITTEN) ? "open write=eof"
                                                              : "open";
-    return PyUnicode_FromFormat("<%s fd=%d %s bufsize=%zu>", "StreamTransport", t->fd, state, t->stream.pending);
+    return PyUnicode_FromFormat("<bolide.StreamTransport fd=%d %s bufsize=%zu>", t->fd, state, t->stream.pending);
 }
 
-/* --- the type ------------------------------------------------------------------------------------------------------------------ */
+/* --- the type
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
     bolide_transport *t = (bolide_transport *)self;
@@ -835,7 +851,8 @@ static PyMemberDef transport_members[] = {
 
 static PyMethodDef transport_methods[] = {
     {"get_extra_info", KEYWORDS(get_extra_info),
-     PyDoc_STR("get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\", or what the maker added.")},
+     PyDoc_STR(
+         "get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\", or what the maker added.")},
     {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
     {"close", transport_close, METH_NOARGS,
      PyDoc_STR("close()\n--\n\nClose once the output has left; connection_lost(None) follows.")},

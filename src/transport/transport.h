@@ -2,31 +2,35 @@
 #ifndef BOLIDE_TRANSPORT_TRANSPORT_H
 #define BOLIDE_TRANSPORT_TRANSPORT_H
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include "loop/loop.h"
 #include "transport/stream.h"
 
 typedef struct {
-    PyObject_HEAD
-    bolide_resource resource; /* while open; the loop holds a reference with it */
+    PyObject_HEAD bolide_resource resource; /* while open; the loop holds a reference with it */
     bolide_stream stream;
-    bolide_loop *loop;    /* strong */
-    PyObject *protocol;   /* NULL after connection_lost() */
-    PyObject *context;    /* contextvars.Context of the protocol's callbacks */
-    PyObject *server;     /* asyncio.Server, or NULL */
-    PyObject *sock;       /* the socket.socket that came with it, or one made for get_extra_info(); NULL: none yet */
-    PyObject *extra;      /* dict of extra info */
-    PyObject *exception;  /* for connection_lost(), or NULL */
-    PyObject *waiter;     /* future to resolve after connection_made(), or NULL */
-    PyObject *buffer;     /* BufferedProtocol: the buffer of the read in progress */
-    Py_buffer view;       /* of `buffer` */
+    bolide_loop *loop;   /* strong */
+    PyObject *protocol;  /* NULL after connection_lost() */
+    PyObject *context;   /* contextvars.Context of the protocol's callbacks */
+    PyObject *server;    /* asyncio.Server, or NULL */
+    PyObject *sock;      /* the socket.socket that came with it, or one made for get_extra_info(); NULL: none yet */
+    PyObject *extra;     /* dict of extra info */
+    PyObject *exception; /* for connection_lost(), or NULL */
+    PyObject *waiter;    /* future to resolve after connection_made(), or NULL */
+    PyObject *buffer;    /* BufferedProtocol: the buffer of the read in progress */
+    Py_buffer view;      /* of `buffer` */
     PyObject *weakrefs;
-    int fd;               /* as registered with the loop's watchers, or -1 */
-    unsigned lost_writes; /* writes after the connection was lost, to be warned of */
-    unsigned flags;       /* TRANSPORT_* of transport.c */
+    struct sockaddr_in6 peer; /* TCP: its address when the connection was made */
+    socklen_t peer_len;       /* 0: not known */
+    int fd;                   /* as registered with the loop's watchers, or -1 */
+    unsigned lost_writes;     /* writes after the connection was lost, to be warned of */
+    unsigned flags;           /* TRANSPORT_* of transport.c */
 } bolide_transport;
 
-/* A transport over the connected `stream_fd` of the Python socket `sock` (NULL with `listener`: its next connection). It starts reading
- * after protocol.connection_made(). New reference, or NULL with an exception set; then `sock` is untouched. */
+/* A transport over the connected Python socket `sock`, or with `listener` (and `sock` NULL) over its next connection.
+ * It does nothing before bolide_transport_start(). New reference, or NULL with an exception set. */
 bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, uv_stream_t *listener, bool pipe,
                                        PyObject *protocol, PyObject *server, PyObject *extra);
 

@@ -1,0 +1,193 @@
+"""bolide.Loop and the ways to make it asyncio's loop.
+
+What is hot lives in C (`_core.Loop`), which comes first in the method resolution order. The rest (address resolution, happy
+eyeballs, servers, executors, exception handlers, ...) is the running CPython's own code, inherited: signatures, errors and
+warnings are then those of the running version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+import socket
+import sys
+import threading
+import weakref
+from asyncio import base_events, constants, events, sslproto
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from . import _core
+
+__all__ = ["EventLoopPolicy", "Loop", "install", "new_event_loop", "run"]
+
+_T = TypeVar("_T")
+
+
+class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
+    """An asyncio event loop on libuv: every method of asyncio.AbstractEventLoop, as in the running CPython."""
+
+    def __init__(self) -> None:
+        # Not asyncio.SelectorEventLoop.__init__(): it would make a selector, which has no work here.
+        base_events.BaseEventLoop.__init__(self)
+        self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._signal_handlers: dict[int, Any] = {}
+        self._unix_server_sockets: dict[Any, Any] = {}
+        self._make_self_pipe()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}>"
+        )
+
+    # --- running --------------------------------------------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """Run until stop() is called.
+
+        Raises:
+            RuntimeError: the loop is closed or running, or another loop runs in this thread.
+        """
+        self._check_closed()
+        self._check_running()
+        self._set_coroutine_origin_tracking(self.get_debug())
+        hooks = sys.get_asyncgen_hooks()
+        wakeup_fd = self._claim_wakeup_fd()
+        try:
+            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+            events._set_running_loop(self)
+            self._run()
+        finally:
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
+            if wakeup_fd is not None:
+                signal.set_wakeup_fd(wakeup_fd)
+
+    def _claim_wakeup_fd(self) -> int | None:
+        """Let signals end a poll. Returns the descriptor that had this role, None outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        try:
+            return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        except ValueError:  # a sub-interpreter
+            return None
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove the handler of a signal; see asyncio.loop.remove_signal_handler."""
+        removed: bool = super().remove_signal_handler(sig)
+        if removed and self.is_running() and not self._signal_handlers:
+            self._claim_wakeup_fd()
+        return removed
+
+    def _add_callback_signalsafe(self, handle: events.Handle) -> None:
+        if not handle.cancelled():
+            self.call_soon_threadsafe(handle._run)  # type: ignore[attr-defined]
+
+    # --- closing --------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the loop and everything still open on it, without calling protocols. Idempotent.
+
+        Raises:
+            RuntimeError: the loop is running.
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        if sys.is_finalizing():
+            self._signal_handlers.clear()
+        for sig in list(self._signal_handlers):
+            self.remove_signal_handler(sig)
+        self._close_self_pipe()
+        base_events.BaseEventLoop.close(self)
+        self._close()
+
+    # --- servers and connections ----------------------------------------------------------------------------------------
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+    ) -> None:
+        if sslcontext is not None:
+            protocol_factory = functools.partial(
+                self._make_ssl_protocol, protocol_factory, sslcontext, ssl_handshake_timeout, ssl_shutdown_timeout
+            )
+        self._listen(sock, protocol_factory, backlog, server)
+
+    def _make_ssl_protocol(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sslcontext: Any,
+        handshake_timeout: float | None,
+        shutdown_timeout: float | None,
+    ) -> sslproto.SSLProtocol:
+        return sslproto.SSLProtocol(
+            self,
+            protocol_factory(),
+            sslcontext,
+            None,
+            True,
+            ssl_handshake_timeout=handshake_timeout,
+            ssl_shutdown_timeout=shutdown_timeout,
+        )
+
+
+def new_event_loop() -> Loop:
+    """A new bolide.Loop. Use it as `asyncio.Runner(loop_factory=bolide.new_event_loop)`."""
+    return Loop()
+
+
+if sys.version_info < (3, 14):
+
+    class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+        """asyncio's default policy with bolide's loop, for asyncio.set_event_loop_policy()."""
+
+        def _loop_factory(self) -> Loop:
+            return Loop()
+
+    def install() -> None:
+        """Make asyncio.run(), asyncio.new_event_loop() and their kin use bolide from here on."""
+        asyncio.set_event_loop_policy(EventLoopPolicy())
+
+else:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # policies are deprecated since 3.14; this is one
+        from asyncio import events as _events
+
+        class EventLoopPolicy(_events._DefaultEventLoopPolicy):  # type: ignore[no-redef,misc,name-defined]
+            """asyncio's default policy with bolide's loop. Policies go away in Python 3.16: prefer a loop factory."""
+
+            def _loop_factory(self) -> Loop:
+                return Loop()
+
+    def install() -> None:
+        """Make asyncio.run(), asyncio.new_event_loop() and their kin use bolide from here on."""
+        _events._set_event_loop_policy(EventLoopPolicy())  # type: ignore[attr-defined]
+
+
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+    """Run a coroutine on a new bolide.Loop, as asyncio.run() does on asyncio's.
+
+    Args:
+        main: the coroutine.
+        debug: asyncio's debug mode; None keeps the default.
+
+    Returns:
+        What the coroutine returns.
+
+    Raises:
+        RuntimeError: an event loop runs in this thread already.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,216 @@
+/* The listening sockets behind asyncio.Server: a transport and a protocol for each connection. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/error.h"
+#include "transport/transport.h"
+
+typedef struct {
+    bolide_resource resource;
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } uv;
+    bolide_loop *loop;          /* borrowed: this is a resource of it */
+    PyObject *sock;             /* the listening socket.socket; libuv has a duplicate of its descriptor */
+    PyObject *protocol_factory; /* called for each connection */
+    PyObject *server;           /* asyncio.Server or None */
+} listener;
+
+static listener *of_resource(bolide_resource *res) {
+    return (listener *)((char *)res - offsetof(listener, resource));
+}
+
+static int listener_traverse(bolide_resource *res, visitproc visit, void *arg) {
+    listener *l = of_resource(res);
+    Py_VISIT(l->sock);
+    Py_VISIT(l->protocol_factory);
+    Py_VISIT(l->server);
+    return 0;
+}
+
+static void on_close(uv_handle_t *handle) {
+    listener *l = handle->data;
+    bolide_loop_enter(l->loop);
+    Py_CLEAR(l->sock);
+    Py_CLEAR(l->protocol_factory);
+    Py_CLEAR(l->server);
+    PyMem_RawFree(l);
+}
+
+static void listener_close(bolide_resource *res) {
+    listener *l = of_resource(res);
+    bolide_resource_remove(res);
+    uv_close(&l->uv.handle, on_close);
+}
+
+/* The connection could not be made: take it from the queue and drop it, or the listener would be woken for ever. */
+static void refuse(listener *l) {
+    bolide_loop_report(l->loop, "Error on transport creation for incoming connection", "protocol", NULL);
+}
+
+static void on_connection(uv_stream_t *stream, int status) {
+    listener *l = stream->data;
+    bolide_loop_enter(l->loop);
+    if (status < 0) {
+        return; /* the client has gone already, or libuv is short of descriptors and goes on by itself */
+    }
+    PyObject *factory = Py_NewRef(l->protocol_factory);
+    PyObject *server = Py_NewRef(l->server);
+    bool pipe = l->uv.handle.type == UV_NAMED_PIPE;
+    PyObject *protocol = PyObject_CallNoArgs(factory);
+    bolide_transport *t = NULL;
+    /* The factory may have closed the server; the connection then goes with the listening socket. */
+    if (protocol != NULL && !uv_is_closing((uv_handle_t *)stream)) {
+        t = bolide_transport_new(l->loop, NULL, stream, pipe, protocol, server, NULL);
+    }
+    if (t != NULL) {
+        bolide_transport_start(t);
+        Py_DECREF(t);
+    } else if (PyErr_Occurred()) {
+        refuse(l);
+    }
+    Py_XDECREF(protocol);
+    Py_DECREF(server);
+    Py_DECREF(factory);
+}
+
+/* libuv closes the descriptor it is given, the server its socket object: each gets one of its own. */
+static int open_duplicate(listener *l, int fd, bool pipe) {
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0) {
+        return -errno;
+    }
+    int status = pipe ? uv_pipe_open(&l->uv.pipe, copy) : uv_tcp_open(&l->uv.tcp, copy);
+    if (status < 0) {
+        close(copy);
+    }
+    return status;
+}
+
+static bool is_unix_socket(int fd) {
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    return getsockname(fd, (struct sockaddr *)&address, &len) == 0 && address.ss_family == AF_UNIX;
+}
+
+static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backlog, PyObject *server) {
+    int fd = bolide_fileno(sock);
+    if (fd < 0) {
+        return -1;
+    }
+    listener *l = PyMem_RawCalloc(1, sizeof(listener));
+    if (l == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    bool pipe = is_unix_socket(fd);
+    int status = pipe ? uv_pipe_init(&loop->uv, &l->uv.pipe, 0) : uv_tcp_init(&loop->uv, &l->uv.tcp);
+    if (status < 0) {
+        PyMem_RawFree(l);
+        bolide_error_set(status);
+        return -1;
+    }
+    l->uv.handle.data = l;
+    l->loop = loop;
+    l->sock = Py_NewRef(sock);
+    l->protocol_factory = Py_NewRef(factory);
+    l->server = Py_NewRef(server);
+    l->resource.traverse = listener_traverse;
+    l->resource.close = listener_close;
+    bolide_resource_add(loop, &l->resource);
+    status = open_duplicate(l, fd, pipe);
+    if (status == 0) {
+        status = uv_listen(&l->uv.stream, backlog, on_connection);
+    }
+    if (status < 0) {
+        listener_close(&l->resource);
+        bolide_error_set(status);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *listen_on(PyObject *self, PyObject *args) {
+    PyObject *sock, *factory, *server;
+    int backlog;
+    if (bolide_loop_check_closed((bolide_loop *)self) < 0 ||
+        !PyArg_ParseTuple(args, "OOiO:_listen", &sock, &factory, &backlog, &server) ||
+        start((bolide_loop *)self, sock, factory, backlog, server) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *stop_serving(PyObject *self, PyObject *sock) {
+    bolide_loop *loop = (bolide_loop *)self;
+    for (bolide_resource *res = loop->resources.next; res != &loop->resources; res = res->next) {
+        if (res->close == listener_close && of_resource(res)->sock == sock) {
+            listener_close(res);
+            break;
+        }
+    }
+    PyObject *result = PyObject_CallMethodNoArgs(sock, loop->st->str_close);
+    if (result == NULL) {
+        return NULL;
+    }
+    Py_DECREF(result);
+    Py_RETURN_NONE;
+}
+
+static PyObject *start_from_handle(PyObject *self, PyObject *transport) {
+    bolide_loop *loop = (bolide_loop *)self;
+    if (!Py_IS_TYPE(transport, loop->st->StreamTransportType)) {
+        PyErr_SetString(PyExc_TypeError, "a StreamTransport is required");
+        return NULL;
+    }
+    bolide_transport_start((bolide_transport *)transport);
+    Py_RETURN_NONE;
+}
+
+static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
+    bolide_loop *loop = (bolide_loop *)self;
+    PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OO:_make_socket_transport", names, &sock, &protocol, &waiter,
+                                     &extra, &server) ||
+        bolide_loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    int fd = bolide_fileno(sock);
+    if (fd < 0) {
+        return NULL;
+    }
+    bolide_transport *t = bolide_transport_new(loop, sock, NULL, is_unix_socket(fd), protocol, server, extra);
+    if (t == NULL) {
+        return NULL;
+    }
+    t->waiter = waiter != Py_None ? Py_NewRef(waiter) : NULL;
+    PyObject *starter = PyObject_GetAttrString(self, "_start_transport");
+    PyObject *argv[1] = {(PyObject *)t};
+    int failed = starter == NULL || bolide_loop_schedule(loop, starter, argv, 1, NULL) < 0;
+    Py_XDECREF(starter);
+    if (failed) {
+        Py_DECREF(t);
+        return NULL;
+    }
+    return (PyObject *)t;
+}
+
+PyMethodDef bolide_transport_methods[] = {
+    {"_listen", listen_on, METH_VARARGS,
+     PyDoc_STR("_listen(sock, protocol_factory, backlog, server)\n--\n\nAccept connections of sock until "
+               "_stop_serving(sock).")},
+    {"_stop_serving", stop_serving, METH_O, PyDoc_STR("_stop_serving(sock)\n--\n\nStop accepting, and close sock.")},
+    {"_start_transport", start_from_handle, METH_O, NULL},
+    {"_make_socket_transport", (PyCFunction)(void (*)(void))make_socket_transport, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("_make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None)\n--\n\nA "
+               "StreamTransport over "
+               "a connected socket; connection_made() follows on the next turn.")},
+    {NULL, NULL, 0, NULL},
+};
