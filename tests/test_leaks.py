@@ -4,6 +4,7 @@ They run in five rounds, and the median growth of a round counts: a leak shows i
 collector's way to a steady state shows in one or two. The limit is 32 bytes an operation: less than any object.
 """
 
+import resource
 import socket
 import subprocess
 import sys
@@ -111,6 +112,24 @@ def connections(server: ServerProcess) -> Callable[[int], None]:
 def test_connections(server):
     """100,000: most get an answer, some leave before theirs, some say nothing."""
     assert_flat(server, connections(server), 100_000, 10_000)
+
+
+@uvicorn_differs("takes about 8 KiB")
+def test_idle_connections_cost_little():
+    """A connection that has been served and waits for more: its buffers belong to the loop."""
+    count = 2000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(2 * count, hard)), hard))
+    with ServerProcess("apps:app", "--no-access-log", "--timeout-keep-alive", "600") as tcp:
+        for _ in range(200):
+            tcp.get("/text")
+        before = tcp.memory()
+        opened = [tcp.connect() for _ in range(count)]
+        for connection in opened:
+            assert connection.get("/text").status == 200
+        assert (tcp.memory() - before) / count < 2 * 1024
+        for connection in opened:
+            connection.close()
 
 
 @keeps_reset_connections

@@ -331,6 +331,168 @@ async def out_of_order(scope, receive, send):
     tell(key, None)
 
 
+WRONG_MESSAGES = {
+    "no mapping": [["http.response.start"]],
+    "None": [None],
+    "no type": [{"status": 200}],
+    "type as bytes": [{"type": b"http.response.start", "status": 200}],
+    "type as number": [{"type": 1, "status": 200}],
+    "no status": [{"type": "http.response.start"}],
+    "status as text": [{"type": "http.response.start", "status": "200"}],
+    "status None": [{"type": "http.response.start", "status": None}],
+    "status 99": [{"type": "http.response.start", "status": 99}],
+    "status -1": [{"type": "http.response.start", "status": -1}],
+    "status 1000": [{"type": "http.response.start", "status": 1000}],
+    "status 2**70": [{"type": "http.response.start", "status": 2**70}],
+    "headers a number": [{"type": "http.response.start", "status": 200, "headers": 1}],
+    "header a number": [{"type": "http.response.start", "status": 200, "headers": [1]}],
+    "header of one": [{"type": "http.response.start", "status": 200, "headers": [(b"x-a",)]}],
+    "header of three": [{"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b", b"c")]}],
+    "header name as text": [{"type": "http.response.start", "status": 200, "headers": [("x-a", b"b")]}],
+    "header value as text": [{"type": "http.response.start", "status": 200, "headers": [(b"x-a", "b")]}],
+    "header value None": [{"type": "http.response.start", "status": 200, "headers": [(b"x-a", None)]}],
+    "length no number": [{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"two")]}],
+    "body as text": [{"type": "http.response.start", "status": 200}, {"type": "http.response.body", "body": "text"}],
+    "body a number": [{"type": "http.response.start", "status": 200}, {"type": "http.response.body", "body": 5}],
+}
+
+
+@route
+async def wrong_message(scope, receive, send):
+    """Send what is no proper event, tell what was raised."""
+    key = query(scope)["key"]
+    try:
+        for message in WRONG_MESSAGES[query(scope)["message"]]:
+            await send(message)
+    except Exception as exc:
+        tell(key, type(exc).__name__)
+        raise
+    tell(key, None)
+
+
+@route
+async def bytes_like(scope, receive, send):
+    """A body of each kind of bytes, and a message with keys that nobody knows."""
+
+    class OwnBytes(bytes):
+        pass
+
+    pieces = [bytearray(b"array,"), memoryview(b"a view,"), memoryview(b"-p-a-r-t-")[1::2], OwnBytes(b",own")]
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(OwnBytes(b"x-own"), OwnBytes(b"1"))], "?": 1}
+    )
+    for piece in pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True, "?": 1})
+    mutable = bytearray(b",kept")
+    await send({"type": "http.response.body", "body": mutable, "more_body": True})
+    mutable[:] = b",lost"
+    await send({"type": "http.response.body"})
+
+
+@route
+async def vandal(scope, receive, send):
+    """Take the scope apart: it is this request's own."""
+    scope["headers"].clear()
+    scope["asgi"].clear()
+    scope["state"].clear()
+    scope.clear()
+    await respond(send, b"done")
+
+
+@route
+async def child_task(scope, receive, send):
+    """Receive and send in other tasks than the request's own."""
+
+    async def answer():
+        body = await asyncio.create_task(read_body(receive))
+        await respond(send, body)
+
+    await asyncio.create_task(answer())
+
+
+@route
+async def impatient_receive(scope, receive, send):
+    """Give up waiting for the body again and again: what arrives must not be lost with the wait."""
+    key = query(scope)["key"]
+    parts, gave_up, more = [], 0, True
+    while more:
+        try:
+            async with asyncio.timeout(0.001):
+                message = await receive()
+        except TimeoutError:
+            gave_up += 1
+            if gave_up == 3:
+                tell(f"{key}.gave-up", gave_up)
+            continue
+        parts.append(message["body"])
+        more = message["more_body"]
+    await respond(send, b"".join(parts))
+
+
+@route
+async def impatient_send(scope, receive, send):
+    """Give up waiting in send() as often as it takes: the response stays well-formed and goes on."""
+    key = query(scope)["key"]
+    await start(send)
+    gave_up = number = 0
+    while gave_up < 3:
+        try:
+            async with asyncio.timeout(0.01):
+                await send({"type": "http.response.body", "body": b"%9d\n" % number * 6000, "more_body": True})
+        except TimeoutError:
+            gave_up += 1
+        number += 1
+    tell(f"{key}.gave-up", number)
+    await send({"type": "http.response.body", "body": b"      end\n"})
+
+
+KEPT_FUNCTIONS = []
+
+
+@route
+async def keep_functions(scope, receive, send):
+    """Answer, and keep receive and send for later."""
+    KEPT_FUNCTIONS.append((receive, send))
+    await respond(send, b"kept")
+
+
+@route
+async def use_kept_functions(scope, receive, send):
+    """Use what other requests left, long after their end: tell what that gave."""
+    told = []
+    for old_receive, old_send in KEPT_FUNCTIONS:
+        for call in (
+            old_receive,
+            lambda: old_send({"type": "http.response.body", "body": b"stray"}),  # noqa: B023
+            lambda: old_send({"type": "http.response.start", "status": 200}),  # noqa: B023
+        ):
+            try:
+                told.append(await call())
+            except (OSError, RuntimeError) as exc:
+                told.append(type(exc).__name__)
+    KEPT_FUNCTIONS.clear()
+    await respond(send, json.dumps(told).encode())
+
+
+@route
+async def overlapping_receives(scope, receive, send):
+    """Two tasks wait in receive() at once, as frameworks' disconnect listeners do."""
+    key = query(scope)["key"]
+    first, second = asyncio.ensure_future(receive()), asyncio.ensure_future(receive())
+    await asyncio.sleep(0)
+    tell(f"{key}.waiting")
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    bodies = [result["body"] for result in results if isinstance(result, dict) and result.get("body")]
+    more = all(result.get("more_body", True) for result in results if isinstance(result, dict))
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        bodies.append(message["body"])
+        more = message["more_body"]
+    await respond(send, b"".join(bodies))
+
+
 # --- streaming and disconnects ------------------------------------------------------------------------------
 
 

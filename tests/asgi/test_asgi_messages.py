@@ -4,6 +4,7 @@ import ast
 from urllib.parse import quote
 
 import pytest
+from apps import WRONG_MESSAGES
 from support import Truncated, uvicorn_differs
 
 
@@ -96,3 +97,81 @@ def test_header_that_would_split_the_response(connection, apps, key, name):
 def test_header_that_is_refused_gives_500(connection, key):
     response = connection.get(f"/bad-start?key={key}&header={quote(BAD_HEADERS['LF in value'])}")
     assert (response.status, response.body) == (500, b"Internal Server Error")
+
+
+@pytest.mark.parametrize("name", WRONG_MESSAGES)
+def test_message_of_a_wrong_shape_raises(server, connection, apps, key, name):
+    """Whatever it is: send() raises, the client gets 500 or sees a cut, the server goes on."""
+    connection.send_request("GET", f"/wrong-message?key={key}&message={quote(name)}")
+    assert apps.wait(key) is not None, "send() took it"
+    try:
+        response = connection.read_response()
+    except (Truncated, ConnectionError):
+        pass
+    else:
+        assert (response.status, response.body) == (500, b"Internal Server Error")
+    assert server.get("/text").status == 200
+
+
+@uvicorn_differs("does not take a memoryview with gaps")
+def test_bodies_of_any_kind_of_bytes(connection):
+    """And bytes that the app changes after send() came back do not change what is sent."""
+    response = connection.get("/bytes-like")
+    assert response.header("x-own") == "1"
+    assert response.body == b"array,a view,part,own,kept"
+
+
+@uvicorn_differs("needs the scope until the response has started")
+def test_scope_belongs_to_the_request(connection):
+    before = connection.get("/scope").text
+    assert connection.get("/vandal").body == b"done"
+    assert connection.get("/scope").text == before
+
+
+def test_other_tasks_may_receive_and_send(connection):
+    for body in (b"", b"small", b"x" * 200_000):
+        assert connection.request("POST", "/child-task", body=body).body == body
+
+
+def test_cancelled_receive_loses_nothing(connection, apps, key):
+    path = f"/impatient-receive?key={key}".encode()
+    connection.send(b"POST %s HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n" % path)
+    apps.wait(f"{key}.gave-up")
+    for number in range(10):
+        connection.send(b"%d" % number)
+    assert connection.read_response().body == b"0123456789"
+    assert connection.get("/text").status == 200
+
+
+def test_cancelled_send_keeps_the_response_whole(server, apps, key):
+    """The client does not read, so send() is suspended and given up; then it reads: pieces are there whole or not."""
+    with server.connect(receive_buffer=4096) as connection:
+        connection.send_request("GET", f"/impatient-send?key={key}")
+        apps.wait(f"{key}.gave-up")
+        response = connection.read_response()
+        assert response.body.endswith(b"      end\n")
+        numbers = [int(line) for line in response.body.split(b"\n")[:-2]]
+        assert numbers == sorted(numbers)
+        assert all(numbers.count(number) == 6000 for number in set(numbers))
+        assert connection.get("/text").status == 200
+
+
+def test_functions_of_an_ended_request(server, connection):
+    """An app that kept receive and send disturbs nobody, whether its connection lives or not."""
+    assert connection.get("/keep-functions").body == b"kept"
+    assert server.get("/keep-functions").body == b"kept"
+    told = connection.get("/use-kept-functions").body
+    assert told.count(b"http.disconnect") == 2
+    assert b"RuntimeError" in told or b"OSError" in told or b"ClientDisconnected" in told
+    assert connection.is_quiet()
+    assert connection.get("/text").body == b"some text"
+
+
+def test_two_tasks_in_receive_at_once(server, connection, apps, key):
+    """Which of them gets what is not told; but none of the body is lost, and nothing hangs."""
+    path = f"/overlapping-receives?key={key}"
+    connection.send(b"POST %s HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n" % path.encode())
+    apps.wait(f"{key}.waiting")
+    connection.send(b"01234")
+    connection.send(b"56789")
+    assert connection.read_response().body == b"0123456789"
