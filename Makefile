@@ -13,6 +13,7 @@ CLANG_FORMAT := clang-format==20.1.8
 HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
+export ARGS
 
 is_recent := import sys; sys.exit(sys.version_info < (3, 11))
 version_of := import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))
@@ -84,7 +85,7 @@ sanitize: $(SANITIZE_VENV)/.made ## Run the tests under AddressSanitizer and Und
 
 .PHONY: test-sid
 test-sid: ## Run the tests on CPython 3.14 and 3.15 in a Debian sid root (needs root and debootstrap)
-	@sh build_support/sid.sh $(ARGS)
+	@sh build_support/sid.sh
 
 .PHONY: bench
 bench: build $(VENV)/.has-examples ## Measure bolide and its peers side by side

@@ -16,7 +16,9 @@ from .errors import BuildError
 
 ROOT = third_party.ROOT
 OPTIMISE = ["-O3"]
-SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# Undefined behaviour traps, so that AddressSanitizer reports it too: into its log, from every process of a test run.
+SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", "-fsanitize=address,undefined"]
+SANITIZE += ["-fno-sanitize-recover=address", "-fsanitize-undefined-trap-on-error"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 LIBRARIES = ["-lz", "-lpthread"] + (["-ldl", "-lrt", "-lm"] if sys.platform == "linux" else [])
 

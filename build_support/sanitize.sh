@@ -20,8 +20,8 @@ BOLIDE_SANITIZE=1 "$venv/bin/python" -m pip install --quiet --no-build-isolation
 # The interpreter is not instrumented, so the run-time has to be there before it. Reports go to files: those of a server
 # that a test has started count too. CPython keeps memory until exit on purpose, so leaks are the tests' own business.
 runtime=$(${CC:-gcc} -print-file-name=libasan.so)
-export ASAN_OPTIONS="detect_leaks=0:handle_segv=2:handle_abort=2:detect_stack_use_after_return=1:log_path=$reports/asan"
-export UBSAN_OPTIONS="print_stacktrace=1:log_path=$reports/ubsan"
+options="detect_leaks=0:handle_segv=2:handle_abort=2:handle_sigill=2:detect_stack_use_after_return=1"
+export ASAN_OPTIONS="$options:log_path=$reports/asan"
 # Every object its own malloc block, so that a use after free is seen.
 export PYTHONMALLOC=malloc
 status=0

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run the tests on the newest CPythons, in a Debian sid root made with debootstrap and kept in the user's cache.
-#   sid.sh [pytest arguments]
-# SID_ROOT names another place for the root, SID_REFRESH=1 makes it anew, SID_PYTHONS names the interpreters.
+# Of the environment: ARGS goes to pytest, SID_ROOT names another place for the root, SID_REFRESH=1 makes it anew and
+# SID_PYTHONS names the interpreters.
 set -eu
 pythons=${SID_PYTHONS:-3.14 3.15}
 root=${SID_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/bolide/sid}
@@ -47,7 +47,7 @@ tar -cf - --exclude=./build --exclude=./dist --exclude='./.venv*' --exclude=./.g
 # PATH and HOME as a login there would have them. The first version takes the pinned libraries, the
 # others the system's.
 export ROOT="$root" HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL=C.UTF-8 ARGS="$*"
+export LC_ALL=C.UTF-8
 unset CC CFLAGS LDFLAGS PYTHONPATH VIRTUAL_ENV LD_PRELOAD PIP_FIND_LINKS || true
 system=0
 status=0
