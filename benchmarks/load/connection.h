@@ -1,0 +1,69 @@
+/*
+ * One connection of the load generator: it sends a message, waits for the whole reply, and sends again.
+ */
+#ifndef LOAD_CONNECTION_H
+#define LOAD_CONNECTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+typedef enum { KIND_TCP, KIND_UNIX, KIND_UDP, KIND_TLS, KIND_WEBSOCKET } connection_kind_t;
+
+/* What all connections of a run have in common. */
+typedef struct {
+    connection_kind_t kind;
+    const char *host;      /* a dotted IPv4 address, or the path of a Unix socket */
+    int port;              /* unused for a Unix socket */
+    const char *path;      /* of the WebSocket's URL */
+    char *message;         /* the bytes to send, over and over */
+    size_t message_length; /* bytes */
+    char *reply;           /* the bytes that must come back */
+    size_t reply_length;   /* bytes */
+} exchange_t;
+
+typedef struct {
+    int fd;
+    void *tls;        /* the SSL object, or NULL */
+    size_t sent;      /* bytes of the message that left */
+    size_t received;  /* bytes of the reply that arrived */
+    uint64_t started; /* monotonic nanoseconds at which the message began to leave */
+    bool verified;    /* one whole reply was compared with what was expected */
+} connection_t;
+
+typedef enum {
+    PROGRESS_WAITING, /* for the socket, to read or to write */
+    PROGRESS_REPLY,   /* a whole reply is here; nothing was sent since */
+    PROGRESS_FAILED,  /* closed by the peer, an error, or not the expected bytes */
+} progress_t;
+
+/* Monotonic time in nanoseconds. */
+uint64_t clock_now(void);
+
+/* Connect and shake hands, blocking; the socket is non-blocking afterwards. Returns 0, or -1 with a word on stderr. */
+int connection_open(connection_t *connection, const exchange_t *exchange);
+
+void connection_close(connection_t *connection);
+
+/* Begin to send the message anew. Returns 0 or -1. */
+int connection_send(connection_t *connection, const exchange_t *exchange);
+
+/* Send and read whatever the socket allows now. */
+progress_t connection_advance(connection_t *connection, const exchange_t *exchange);
+
+/* Wrap the connected socket in TLS, blocking, without verifying the certificate. Returns 0 or -1. */
+int tls_open(connection_t *connection);
+void tls_close(connection_t *connection);
+
+/* As read(2) and write(2): -1 with errno EAGAIN means later. */
+ssize_t tls_read(connection_t *connection, void *bytes, size_t length);
+ssize_t tls_write(connection_t *connection, const void *bytes, size_t length);
+
+/* Fill in the message and reply of an echo of `size` payload bytes as WebSocket frames. Returns 0 or -1. */
+int websocket_frames(exchange_t *exchange, size_t size);
+
+/* Ask for the upgrade and read the answer, blocking (RFC 6455, section 4). Returns 0 or -1. */
+int websocket_open(connection_t *connection, const exchange_t *exchange);
+
+#endif
