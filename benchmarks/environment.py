@@ -11,6 +11,8 @@ import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from build_support import third_party
+
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "benchmarks"
 OUT = HERE / "out"
@@ -24,6 +26,8 @@ REQUIREMENTS = [
     "granian==2.8.7",
     "fastapi",
     "trustme",
+    # What builds bolide.
+    "setuptools>=77",
 ]
 # Peers that are installed when one of them is asked for.
 OPTIONAL = {
@@ -120,8 +124,6 @@ def _install(environment: Environment, requirements: list[str]) -> None:
 
 def _build_bolide(environment: Environment) -> str | None:
     """Compile the extension in place, incrementally. Returns why that failed, if it did."""
-    requirement = "setuptools>=77"
-    _install(environment, [requirement])
     say("building bolide")
     result = subprocess.run(
         [str(environment.python), "setup.py", "--quiet", "build_ext", "--inplace"],
@@ -145,12 +147,13 @@ def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
 
 
-def build_limit() -> Path:
+def build_limit(environment: Environment) -> Path:
     """Compile benchmarks/limit with the libuv and llhttp, and the optimisation, that the extension is built with."""
-    from build_support import third_party
-
     os.chdir(ROOT)
-    flags, libraries, sources = ["-O3", "-flto=auto", "-std=gnu11", "-D_GNU_SOURCE"], [], []
+    fetch = "from build_support import third_party as t; [t.resolve(library) for library in t.load_manifest()]"
+    run_or_fail([str(environment.python), "-c", fetch])
+    flags = ["-O3", "-flto=auto", "-std=gnu11", "-D_GNU_SOURCE"]
+    libraries, sources = [], []
     for library in third_party.load_manifest():
         linkage = third_party.resolve(library)
         flags += linkage.compile_flags

@@ -14,9 +14,7 @@ def main() -> None:
         fastpysgi.run(app, host="127.0.0.1", port=port, workers=1, loglevel=fastpysgi.LL_ERROR)
     elif name == "freastal":
         import freastal
-        import uvloop
 
-        uvloop.install()
         freastal.serve_asgi(app, host="127.0.0.1", port=port)
     else:
         sys.exit(f"unknown server {name}")

@@ -1,0 +1,438 @@
+"""bolide and other ASGI servers side by side: `python -m benchmarks.server`.
+
+Every server runs alone on one core while the load comes from another; the rounds of all servers are interleaved. The
+figure that counts is the CPU time a request of the server's whole process tree: it says what a request costs,
+whether or not the load generator keeps the server busy.
+"""
+
+import argparse
+import resource
+import socket
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from . import environment, generators, report
+from .environment import HERE, OUT, ROOT, BenchmarkError, Environment, say
+from .process import Process, ProcessError, free_port
+
+CONNECTIONS = 64
+IDLE_CONNECTIONS = 5000
+WARM_UP_SECONDS = 0.4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of work."""
+
+    title: str
+    app: str
+    path: str = "/"
+    kind: str = "http"  # or websocket, idle
+    method: str = "GET"
+    size: int = 0  # bytes of the request body or the message
+    limit: bool = False  # the floor knows this work
+    alone: bool = False  # worth knowing what the application costs by itself
+    # The most that bolide may cost, relative to a peer.
+    targets: dict[str, float] = field(default_factory=dict)
+    # The most that it may cost in this row's own unit.
+    ceiling: float | None = None
+
+
+ROWS = {
+    "raw": Row(
+        "raw ASGI, 13 bytes", "raw:hello", limit=True, targets={"limit": 1.45, "uvicorn": 0.29, "uvicorn-zig": 0.50}
+    ),
+    "sleep0": Row("awaits sleep(0)", "raw:sleep_zero", targets={"uvicorn": 0.40}),
+    "sleep10": Row("awaits sleep(0.01)", "raw:sleep_ten_milliseconds", targets={"uvicorn": 0.50}),
+    "post1k": Row(
+        "POST 1 KiB echo", "raw:echo", method="POST", size=1024, targets={"uvicorn": 0.36, "uvicorn-zig": 0.50}
+    ),
+    "post256k": Row("POST 256 KiB echo", "raw:echo", method="POST", size=256 * 1024, targets={"uvicorn": 0.75}),
+    "body1m": Row("1 MiB body", "raw:mebibyte", targets={"uvicorn": 0.70}),
+    "streamed": Row("16 x 16 KiB streamed", "raw:streamed", targets={"uvicorn": 0.60, "uvicorn-zig": 0.50}),
+    "text": Row("FastAPI text", "framework:app", alone=True, targets={"uvicorn": 0.58, "uvicorn-zig": 0.85}),
+    "json": Row(
+        "FastAPI JSON, path + query",
+        "framework:app",
+        "/items/42?limit=7",
+        alone=True,
+        targets={"uvicorn": 0.74, "uvicorn-zig": 0.90},
+    ),
+    "ws32": Row(
+        "WebSocket echo 32 bytes",
+        "raw:websocket_echo",
+        kind="websocket",
+        size=32,
+        targets={"uvicorn": 0.55, "uvicorn-zig": 0.60},
+    ),
+    "ws1k": Row(
+        "WebSocket echo 1 KiB",
+        "raw:websocket_echo",
+        kind="websocket",
+        size=1024,
+        targets={"uvicorn": 0.55, "uvicorn-zig": 0.60},
+    ),
+    "ws64k": Row(
+        "WebSocket echo 64 KiB",
+        "raw:websocket_echo",
+        kind="websocket",
+        size=65536,
+        targets={"uvicorn": 0.70, "uvicorn-zig": 0.60},
+    ),
+    "idle": Row("KiB an idle connection", "raw:hello", kind="idle", limit=True, ceiling=1.0),
+}
+
+# The packages a server needs beyond those that are always installed.
+NEEDS = {
+    "uvicorn-zig": ["zuvloop", "zttp"],
+    "fastpysgi": ["fastpysgi"],
+    "freastal": ["freastal"],
+    "socketify": ["socketify"],
+}
+SERVERS = ["limit", "bolide", "baseline", "uvicorn", "granian", "uvicorn-asyncio", *NEEDS]
+DEFAULT_SERVERS = ["limit", "bolide", "uvicorn", "granian"]
+
+
+class Contestants:
+    """How each server is started."""
+
+    def __init__(self, env: Environment, limit: Path | None, bolide: str, baseline: str | None):
+        self.env = env
+        self.limit = limit
+        self.paths = {"bolide": bolide, "baseline": baseline}
+
+    def command(self, server: str, row: Row, port: int) -> list[str]:
+        python, address = str(self.env.python), ["--host", "127.0.0.1", "--port", str(port)]
+        if server == "limit":
+            return [str(self.limit), "127.0.0.1", str(port)]
+        if server in ("bolide", "baseline"):
+            return [python, "-m", "bolide", row.app, *address, "--log-level", "warning", "--no-access-log"]
+        if server.startswith("uvicorn"):
+            loop, http = {
+                "uvicorn": ("uvloop", "httptools"),
+                "uvicorn-asyncio": ("asyncio", "h11"),
+                "uvicorn-zig": ("zuvloop", "zttp"),
+            }[server]
+            command = [python, "-m", "uvicorn", row.app, *address, "--loop", loop, "--http", http]
+            return [*command, "--log-level", "warning", "--no-access-log"]
+        if server == "granian":
+            command = [self.env.command("granian"), "--interface", "asgi", "--loop", "uvloop", "--workers", "1"]
+            return [*command, "--log-level", "warning", *address, row.app]
+        if server == "socketify":
+            return [python, "-m", "socketify", row.app, *address, "--interface", "asgi", "--disable-listen-log", "True"]
+        return [python, str(HERE / "apps" / "serve_with.py"), server, row.app, str(port)]
+
+    def unavailable(self, server: str) -> str | None:
+        """Why a server cannot take part."""
+        if server == "bolide" and self.env.bolide_error:
+            return self.env.bolide_error
+        if server == "baseline" and self.paths["baseline"] is None:
+            return "no --baseline was given"
+        for package in [server.partition("-")[0], *NEEDS.get(server, [])]:
+            if package in self.env.missing:
+                return self.env.missing[package]
+        return None
+
+    def start(self, server: str, row: Row, core: int, log: Path) -> tuple[Process, int]:
+        """Start it and wait until it answers. Raises ProcessError."""
+        port = free_port()
+        path = [str(HERE / "apps")]
+        if self.paths.get(server):
+            path.append(self.paths[server])
+        env = {"PYTHONPATH": ":".join(path), "PYTHONDONTWRITEBYTECODE": ""}
+        process = Process(self.command(server, row, port), core, log, env)
+        try:
+            process.wait_until(lambda: _answers(port))
+        except BaseException:
+            process.stop()
+            raise
+        return process, port
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 2):
+            return True
+    except OSError:
+        return False
+
+
+def _exchange(client: socket.socket) -> None:
+    """One request on a connection that stays open."""
+    client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\nAccept: */*\r\n\r\n")
+    received = b""
+    while not received.endswith(b"Hello, world!"):
+        piece = client.recv(65536)
+        if not piece:
+            raise ProcessError("closed a connection early")
+        received += piece
+
+
+def _open_idle(port: int, count: int) -> list[socket.socket]:
+    clients = []
+    try:
+        for _ in range(count):
+            clients.append(socket.create_connection(("127.0.0.1", port), 5))
+            _exchange(clients[-1])
+    except OSError as error:
+        for client in clients:
+            client.close()
+        raise ProcessError(f"connection {len(clients)}: {error}") from None
+    return clients
+
+
+def idle_kibibytes(server: Process, port: int) -> float:
+    """Resident KiB that each of many connections adds which had one request each and are kept alive."""
+    for client in _open_idle(port, 200):
+        client.close()
+    time.sleep(0.3)
+    before = server.resident_bytes()
+    clients = _open_idle(port, IDLE_CONNECTIONS)
+    after = server.resident_bytes()
+    for client in clients:
+        client.close()
+    server.check()
+    return (after - before) / 1024 / IDLE_CONNECTIONS
+
+
+@dataclass
+class Result:
+    """What one server did in one row."""
+
+    samples: list = field(default_factory=list)
+    error: str | None = None
+
+    def values(self) -> list[float]:
+        return [sample["cpu_us"] for sample in self.samples]
+
+    def median(self, key: str = "cpu_us") -> float | None:
+        return statistics.median(sample[key] for sample in self.samples) if self.samples else None
+
+
+class Run:
+    """One run over some rows and servers."""
+
+    def __init__(self, options, contestants: Contestants, pingpong: Path):
+        self.options = options
+        self.contestants = contestants
+        self.pingpong = pingpong
+        self.server_core, self.load_core = environment.cores()
+        self.results: dict[str, dict[str, Result]] = {}
+
+    def row(self, name: str) -> None:
+        row = ROWS[name]
+        results = self.results[name] = {}
+        running = {}
+        for server in self.options.servers:
+            if server == "limit" and not row.limit:
+                continue
+            result = results[server] = Result(error=self.contestants.unavailable(server))
+            if result.error:
+                continue
+            try:
+                log = OUT / "logs" / f"{server}-{name}.log"
+                running[server] = self.contestants.start(server, row, self.server_core, log)
+                running[server][0].suspend()
+            except ProcessError as error:
+                result.error = str(error)
+        try:
+            for number in range(1 if row.kind == "idle" else self.options.rounds):
+                order = list(running)
+                turn = number % len(order) if order else 0
+                for server in order[turn:] + order[:turn]:
+                    self._measure(row, server, *running[server], results[server], warm_up=number == 0)
+                    if results[server].error:
+                        running.pop(server)[0].stop()
+        finally:
+            for process, _ in running.values():
+                process.stop()
+        if row.alone:
+            results["app alone"] = self._alone(row, name)
+        say(_one_line(name, results))
+
+    def _measure(self, row: Row, server: str, process: Process, port: int, result: Result, warm_up: bool) -> None:
+        process.resume()
+        try:
+            if row.kind == "idle":
+                result.samples.append({"cpu_us": idle_kibibytes(process, port)})
+                return
+            if warm_up:
+                self._load(row, process, port, WARM_UP_SECONDS)
+            sample = self._load(row, process, port, self.options.seconds)
+            result.samples.append(asdict(sample))
+        except ProcessError as error:
+            result.error = str(error)
+        finally:
+            process.suspend()
+
+    def _load(self, row: Row, process: Process, port: int, seconds: float) -> generators.Sample:
+        connections = self.options.connections
+        if row.kind == "websocket":
+            return generators.measure_pingpong(
+                self.pingpong, process, self.load_core, "websocket", "127.0.0.1", port, connections, row.size, seconds
+            )
+        url = f"http://127.0.0.1:{port}{row.path}"
+        return generators.measure_http(process, self.load_core, url, seconds, connections, row.method, row.size)
+
+    def _alone(self, row: Row, name: str) -> Result:
+        command = [str(self.contestants.env.python), str(HERE / "apps" / "alone.py"), row.app, row.path, "0.7"]
+        result = Result()
+        log = OUT / "logs" / f"alone-{name}.log"
+        for _ in range(self.options.rounds):
+            process = Process(command, self.server_core, log)
+            process.popen.wait(30)
+            if process.popen.returncode:
+                result.error = "failed: see " + str(log)
+                return result
+            result.samples.append({"cpu_us": float(log.read_text())})
+        return result
+
+    def misses(self) -> list[str]:
+        """The targets that bolide did not reach, one line each."""
+        lines = []
+        for name, results in self.results.items():
+            ours = results.get("bolide")
+            if ours is None:
+                continue
+            if not ours.samples:
+                lines.append(f"{name}: bolide has no figure: {ours.error}")
+                continue
+            for peer, wanted in ROWS[name].targets.items():
+                theirs = results.get(peer)
+                found = report.ratio(ours.values(), theirs.values()) if theirs else None
+                if found is not None and found > wanted:
+                    lines.append(f"{name}: {found:.2f} x {peer}, wanted <= {wanted:.2f}")
+            ceiling = ROWS[name].ceiling
+            if ceiling is not None and ours.median() > ceiling:
+                lines.append(f"{name}: {ours.median():.2f}, wanted <= {ceiling:.2f}")
+        return lines
+
+
+def _one_line(name: str, results: dict[str, Result]) -> str:
+    return f"{name}: " + ", ".join(
+        f"{server} {report.figure(result.median()) if result.samples else 'failed'}" for server, result in results.items()
+    )
+
+
+def _cells(server: str, result: Result, results: dict[str, Result]) -> list[str]:
+    """One line of a row's table."""
+    if not result.samples:
+        return [server, "-", "", "", "", "", f"{result.error}"]
+    cells = [server, report.figure(result.median())]
+    for base in ("uvicorn", "limit"):
+        other = results.get(base)
+        found = report.ratio(result.values(), other.values()) if other and server != base else None
+        cells.append("" if found is None else f"{found:.2f}")
+    sample = result.samples[0]
+    cells.append(report.thousands(result.median("rate")) if "rate" in sample else "")
+    cells.append(report.figure(result.median("p99_ms")) if "rate" in sample else "")
+    failed = sum(sample.get("failed", 0) for sample in result.samples)
+    return [*cells, result.error or (f"{failed} failed" if failed else "")]
+
+
+def text_report(results: dict[str, dict[str, Result]]) -> str:
+    parts = []
+    for name, row in results.items():
+        unit = "KiB" if ROWS[name].kind == "idle" else "CPU us"
+        header = [ROWS[name].title, unit, "x uvicorn", "x limit", "a second", "p99 ms", ""]
+        parts.append(report.text_table(header, [_cells(server, result, row) for server, result in row.items()]))
+    return "\n\n".join(parts)
+
+
+def markdown_report(results: dict[str, dict[str, Result]], conditions: dict) -> str:
+    servers = list(dict.fromkeys(server for row in results.values() for server in row))
+    header = ["CPU us a request (requests a second)", *servers, "bolide / uvicorn"]
+    lines = []
+    for name, row in results.items():
+        cells = [ROWS[name].title]
+        for server in servers:
+            result = row.get(server)
+            if result is None or not result.samples:
+                cells.append("" if result is None else "fails")
+                continue
+            rate = f" ({report.thousands(result.median('rate'))})" if "rate" in result.samples[0] else ""
+            cells.append(report.figure(result.median()) + rate)
+        ours, theirs = row.get("bolide"), row.get("uvicorn")
+        found = report.ratio(ours.values(), theirs.values()) if ours and theirs else None
+        lines.append([*cells, "" if found is None else f"{found:.2f}"])
+    about = ", ".join(f"{key}: {value}" for key, value in conditions.items())
+    return f"{report.markdown_table(header, lines)}\n\n{about}\n"
+
+
+def write_report(run: Run, conditions: dict) -> None:
+    content = {
+        "conditions": conditions,
+        "rows": {
+            name: {server: asdict(result) for server, result in row.items()} for name, row in run.results.items()
+        },
+        "missed": run.misses(),
+    }
+    report.write_json(OUT / "server.json", content)
+    (OUT / "server.md").write_text(markdown_report(run.results, conditions), encoding="utf-8")
+    bars = {
+        ROWS[name].title: {server: result.median() for server, result in row.items() if result.samples}
+        for name, row in run.results.items()
+    }
+    chart = report.bar_chart("ASGI servers", bars, "CPU microseconds a request", "uvicorn")
+    (OUT / "server.svg").write_text(chart, encoding="utf-8")
+
+
+def parse_arguments(arguments: list[str] | None):
+    def names(known):
+        def split(text):
+            chosen = list(known) if text == "all" else text.split(",")
+            for name in chosen:
+                if name not in known:
+                    raise argparse.ArgumentTypeError(f"{name}: choose from {', '.join(known)}, or all")
+            return chosen
+
+        return split
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=names(ROWS), default=list(ROWS), help=f"of {','.join(ROWS)}")
+    parser.add_argument("--servers", type=names(SERVERS), default=DEFAULT_SERVERS, help=f"of {','.join(SERVERS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each server (default: 3)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement (default: 1.5)")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="default: 64")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of the servers (default: this one)")
+    parser.add_argument("--bolide", metavar="DIR", help="a folder with a built bolide package, instead of this tree's")
+    parser.add_argument("--baseline", metavar="DIR", help="likewise: another bolide, to compare with")
+    options = parser.parse_args(arguments)
+    if options.baseline and "baseline" not in options.servers:
+        options.servers.append("baseline")
+    if options.rounds < 1 or options.seconds <= 0 or options.connections < 1:
+        parser.error("--rounds, --seconds and --connections must be positive")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, IDLE_CONNECTIONS * 2)), hard))
+    try:
+        generators.find_wrk()
+        optional = [package for server in options.servers for package in NEEDS.get(server, [])]
+        wanted = "bolide" in options.servers and not options.bolide
+        env = environment.prepare(options.python, optional, bolide=wanted)
+        limit = environment.build_limit(env) if "limit" in options.servers else None
+        pingpong = environment.build_pingpong()
+    except BenchmarkError as error:
+        sys.exit(f"error: {error}")
+    contestants = Contestants(env, limit, options.bolide or str(ROOT / "python"), options.baseline)
+    run = Run(options, contestants, pingpong)
+    for name in options.rows:
+        run.row(name)
+    conditions = report.conditions(env.version)
+    write_report(run, conditions)
+    print(text_report(run.results))
+    print(f"\nCPython {conditions['python']}; tables, figures and a drawing are in {OUT}")
+    for line in run.misses():
+        print(f"missed: {line}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
