@@ -73,8 +73,8 @@ def cores() -> tuple[int, int]:
     return usable[0], usable[-1]
 
 
-def prepare(python: str, optional: list[str], bolide: bool = True) -> Environment:
-    """Make the virtual environment of `python`, with the peers, the `optional` ones, and bolide built from this tree."""
+def find(python: str) -> Environment:
+    """The environment that belongs to an interpreter, made if it is not there."""
     answer = subprocess.run(
         [python, "-c", "import sys; print(sys.version_info[0], sys.version_info[1], sys.implementation.cache_tag)"],
         capture_output=True,
@@ -88,10 +88,14 @@ def prepare(python: str, optional: list[str], bolide: bool = True) -> Environmen
     if not environment.python.exists():
         say(f"making {folder}")
         run_or_fail([python, "-m", "venv", str(folder)])
+    return environment
+
+
+def prepare(environment: Environment, optional: list[str], bolide: bool = True) -> None:
+    """Install the peers, the `optional` ones too, and build bolide from this tree; what fails is written down."""
     _install(environment, [*REQUIREMENTS, *(OPTIONAL[name] for name in optional)])
     if bolide:
         environment.bolide_error = _build_bolide(environment)
-    return environment
 
 
 def run_or_fail(command: list[str]) -> None:

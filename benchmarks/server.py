@@ -120,6 +120,8 @@ class Contestants:
             return [*command, "--log-level", "warning", "--no-access-log"]
         if server == "granian":
             command = [self.env.command("granian"), "--interface", "asgi", "--loop", "uvloop", "--workers", "1"]
+            # By default it holds no more connections than its backlog.
+            command += ["--backlog", str(2 * IDLE_CONNECTIONS)] if row.kind == "idle" else []
             return [*command, "--log-level", "warning", *address, row.app]
         if server == "socketify":
             return [python, "-m", "socketify", row.app, *address, "--interface", "asgi", "--disable-listen-log", "True"]
@@ -416,7 +418,8 @@ def main(arguments: list[str] | None = None) -> int:
         generators.find_wrk()
         optional = [package for server in options.servers for package in NEEDS.get(server, [])]
         wanted = "bolide" in options.servers and not options.bolide
-        env = environment.prepare(options.python, optional, bolide=wanted)
+        env = environment.find(options.python)
+        environment.prepare(env, optional, bolide=wanted)
         limit = environment.build_limit(env) if "limit" in options.servers else None
         pingpong = environment.build_pingpong()
     except BenchmarkError as error:
