@@ -1,7 +1,7 @@
 # bolide's commands; `make` alone lists them. Each sets up what it needs and is quick when nothing has changed.
 #
 # PYTHON=python3.13 make test   picks an interpreter; its environment is then .venv-3.13 instead of .venv
-# make test ARGS="-k stream -x" passes arguments on (test, sanitize, test-sid, bench)
+# make test ARGS="-k stream -x" passes arguments on (test, sanitize, test-sid, bench, bench-loop)
 # BOLIDE_LTO=0 make test        builds in a few seconds, for development; setup.py names the other switches
 
 .DEFAULT_GOAL := help
@@ -88,8 +88,12 @@ test-sid: ## Run the tests on CPython 3.14 and 3.15 in a Debian sid root (needs 
 	@sh build_support/sid.sh
 
 .PHONY: bench
-bench: build $(VENV)/.has-examples ## Measure bolide and its peers side by side
-	@$(VENV)/bin/python -m benchmarks $(ARGS)
+bench: $(VENV)/.made ## Measure the server and its peers side by side
+	@$(VENV)/bin/python -m benchmarks.server $(ARGS)
+
+.PHONY: bench-loop
+bench-loop: $(VENV)/.made ## Measure the event loop and its peers side by side
+	@$(VENV)/bin/python -m benchmarks.loops $(ARGS)
 
 # -- Source form -------------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class DatagramEcho(asyncio.DatagramProtocol):
 
 
 async def stream_echo(reader, writer):
-    while data := await reader.read(CHUNK):
+    while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
     writer.close()
@@ -91,7 +91,7 @@ async def serve(style, transport, address, files):
     elif transport == "unix":
         await loop.create_unix_server(factory, address)
     elif style == "streams":
-        await asyncio.start_server(stream_echo, HOST, int(address), ssl=context, limit=CHUNK)
+        await asyncio.start_server(stream_echo, HOST, int(address), ssl=context)
     else:
         await loop.create_server(factory, HOST, int(address), ssl=context)
     print("ready", flush=True)

@@ -83,7 +83,15 @@ def measure_http(
 
 
 def measure_pingpong(
-    pingpong: Path, server: Process, core: int, kind: str, host: str, port: int, connections: int, size: int, seconds: float
+    pingpong: Path,
+    server: Process,
+    core: int,
+    kind: str,
+    host: str,
+    port: int,
+    connections: int,
+    size: int,
+    seconds: float,
 ) -> Sample:
     """Exchange messages of `size` bytes for `seconds`. The CPU time is counted from when all are connected."""
     command = [str(pingpong), kind, host, str(port), str(connections), str(size), str(seconds)]

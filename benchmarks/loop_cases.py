@@ -1,4 +1,4 @@
-"""Work for an event loop, each piece a coroutine that does it `count` times. Run by loop_worker.py in a process of its own.
+"""Work for an event loop, each piece a coroutine that does it `count` times; loop_worker.py runs one of them.
 
 A case takes the loop and a count, and returns nothing; what it costs is measured around it.
 """
@@ -120,18 +120,17 @@ async def streams_ping_pong(loop, count):
         while data := await reader.read(64):
             writer.write(data)
             await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
     ours, theirs = socket.socketpair()
-    server = asyncio.create_task(serve(*await asyncio.open_connection(sock=theirs)))
+    other_end = await asyncio.open_connection(sock=theirs)
+    server = asyncio.create_task(serve(*other_end))
     reader, writer = await asyncio.open_connection(sock=ours)
     for _ in range(count // 2):
         writer.write(b"x" * 64)
         await reader.readexactly(64)
+    server.cancel()
     writer.close()
-    await writer.wait_closed()
-    await server
+    other_end[1].close()
 
 
 async def subprocess_true(loop, count):

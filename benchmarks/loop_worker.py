@@ -1,4 +1,7 @@
-"""Measure one case on one loop in this process: loop_worker.py LOOP CASE SECONDS. Prints CPU microseconds an operation."""
+"""Measure one case on one loop in this process: loop_worker.py LOOP CASE SECONDS.
+
+Prints the CPU microseconds of one operation.
+"""
 
 import asyncio
 import functools

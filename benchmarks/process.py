@@ -86,6 +86,14 @@ class Process:
                 raise ProcessError(f"not ready after {seconds} s")
             time.sleep(0.02)
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until it has ended well. Raises ProcessError if it did otherwise."""
+        try:
+            if self.popen.wait(seconds) != 0:
+                self.check()
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"did not end within {seconds} s") from None
+
     def cpu_seconds(self) -> float:
         """CPU time of the whole process tree so far."""
         total = 0

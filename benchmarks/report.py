@@ -91,24 +91,17 @@ def bar_chart(title: str, rows: dict[str, dict[str, float]], unit: str, relative
         y += gap
     legend, x = [], left
     for name in names:
-        legend.append(f'<rect x="{x}" y="38" width="10" height="10" fill="{colours[name]}"/>')
-        legend.append(f'<text x="{x + 14}" y="47" class="value">{escape(name)}</text>')
+        legend.append(f'<rect x="{x}" y="42" width="10" height="10" fill="{colours[name]}"/>')
+        legend.append(f'<text x="{x + 14}" y="51" class="value">{escape(name)}</text>')
         x += 30 + 7 * len(name)
     width, height = left + int(2.2 * scale) + 100, y + 10
     note = f"{unit}, less is better; in brackets: relative to {relative_to}"
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" font-family="sans-serif">',
-            "<style>.row{font-size:12px;text-anchor:end}.value{font-size:11px;fill:#333}</style>",
-            f'<rect width="{width}" height="{height}" fill="white"/>',
-            f'<text x="10" y="20" font-size="15">{escape(title)}</text>',
-            f'<text x="10" y="47" font-size="11" fill="#333">{escape(note)}</text>'
-            if not legend
-            else f'<text x="{left}" y="20" font-size="11" fill="#333" dx="160">{escape(note)}</text>',
-            *legend,
-            *parts,
-            "</svg>",
-            "",
-        ]
-    )
+    head = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="sans-serif">',
+        "<style>.row{font-size:12px;text-anchor:end}.value{font-size:11px;fill:#333}</style>",
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="{left}" y="18" font-size="15">{escape(title)}</text>',
+        f'<text x="{left}" y="33" class="value">{escape(note)}</text>',
+    ]
+    return "\n".join([*head, *legend, *parts, "</svg>", ""])

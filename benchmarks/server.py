@@ -284,12 +284,15 @@ class Run:
         result = Result()
         log = OUT / "logs" / f"alone-{name}.log"
         for _ in range(self.options.rounds):
-            process = Process(command, self.server_core, log)
-            process.popen.wait(30)
-            if process.popen.returncode:
-                result.error = "failed: see " + str(log)
-                return result
-            result.samples.append({"cpu_us": float(log.read_text())})
+            process = Process(command, self.server_core, log, {"PYTHONPATH": str(HERE / "apps")})
+            try:
+                process.wait_for_end(30)
+                result.samples.append({"cpu_us": float(log.read_text().split()[-1])})
+            except ProcessError as error:
+                result.error = str(error)
+                break
+            finally:
+                process.stop()
         return result
 
     def misses(self) -> list[str]:
@@ -300,7 +303,7 @@ class Run:
             if ours is None:
                 continue
             if not ours.samples:
-                lines.append(f"{name}: bolide has no figure: {ours.error}")
+                lines.append(f"{name}: bolide has no figure")
                 continue
             for peer, wanted in ROWS[name].targets.items():
                 theirs = results.get(peer)
@@ -314,15 +317,14 @@ class Run:
 
 
 def _one_line(name: str, results: dict[str, Result]) -> str:
-    return f"{name}: " + ", ".join(
-        f"{server} {report.figure(result.median()) if result.samples else 'failed'}" for server, result in results.items()
-    )
+    figures = (f"{server} {report.figure(result.median())}" for server, result in results.items())
+    return f"{name}: {', '.join(figures)}"
 
 
 def _cells(server: str, result: Result, results: dict[str, Result]) -> list[str]:
     """One line of a row's table."""
     if not result.samples:
-        return [server, "-", "", "", "", "", f"{result.error}"]
+        return [server, "fails", "", "", "", "", ""]
     cells = [server, report.figure(result.median())]
     for base in ("uvicorn", "limit"):
         other = results.get(base)
@@ -332,7 +334,7 @@ def _cells(server: str, result: Result, results: dict[str, Result]) -> list[str]
     cells.append(report.thousands(result.median("rate")) if "rate" in sample else "")
     cells.append(report.figure(result.median("p99_ms")) if "rate" in sample else "")
     failed = sum(sample.get("failed", 0) for sample in result.samples)
-    return [*cells, result.error or (f"{failed} failed" if failed else "")]
+    return [*cells, f"{failed} failed" if failed else ""]
 
 
 def text_report(results: dict[str, dict[str, Result]]) -> str:
@@ -340,7 +342,9 @@ def text_report(results: dict[str, dict[str, Result]]) -> str:
     for name, row in results.items():
         unit = "KiB" if ROWS[name].kind == "idle" else "CPU us"
         header = [ROWS[name].title, unit, "x uvicorn", "x limit", "a second", "p99 ms", ""]
-        parts.append(report.text_table(header, [_cells(server, result, row) for server, result in row.items()]))
+        lines = [report.text_table(header, [_cells(server, result, row) for server, result in row.items()])]
+        lines += [f"{server}: {result.error}" for server, result in row.items() if result.error]
+        parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -367,9 +371,7 @@ def markdown_report(results: dict[str, dict[str, Result]], conditions: dict) -> 
 def write_report(run: Run, conditions: dict) -> None:
     content = {
         "conditions": conditions,
-        "rows": {
-            name: {server: asdict(result) for server, result in row.items()} for name, row in run.results.items()
-        },
+        "rows": {name: {server: asdict(result) for server, result in row.items()} for name, row in run.results.items()},
         "missed": run.misses(),
     }
     report.write_json(OUT / "server.json", content)

@@ -45,24 +45,24 @@ typedef struct {
     uv_tcp_t listener;
     uv_signal_t sigint;
     uv_signal_t sigterm;
-    uv_timer_t clock;            /* renders the answers anew each second, for the Date header */
-    llhttp_settings_t settings;  /* the parser's callbacks, the same for all connections */
-    char *batch;                 /* BATCH answers in a row */
-    size_t answer_length;        /* bytes of one answer */
+    uv_timer_t clock;           /* renders the answers anew each second, for the Date header */
+    llhttp_settings_t settings; /* the parser's callbacks, the same for all connections */
+    char *batch;                /* BATCH answers in a row */
+    size_t answer_length;       /* bytes of one answer */
     char read_buffer[READ_BUFFER_SIZE];
-    span_t url;                  /* of the request being parsed */
-    span_t names[MAX_HEADERS];   /* likewise */
-    span_t values[MAX_HEADERS];  /* likewise */
-    unsigned header_count;       /* pairs of names and values in use */
-    uv_check_t turn_end;         /* runs when all reads of a turn are done */
-    connection_t *pending;       /* connections to answer then */
+    span_t url;                 /* of the request being parsed */
+    span_t names[MAX_HEADERS];  /* likewise */
+    span_t values[MAX_HEADERS]; /* likewise */
+    unsigned header_count;      /* pairs of names and values in use */
+    uv_check_t turn_end;        /* runs when all reads of a turn are done */
+    connection_t *pending;      /* connections to answer then */
 } server_t;
 
 /* A write that the socket did not take at once. */
 typedef struct {
     uv_write_t request;
-    bool close;    /* close the connection when it is done */
-    char bytes[];  /* what is left to send */
+    bool close;   /* close the connection when it is done */
+    char bytes[]; /* what is left to send */
 } late_write_t;
 
 static void check(int rc, const char *what) {

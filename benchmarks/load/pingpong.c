@@ -27,7 +27,7 @@ enum {
 typedef struct {
     exchange_t exchange;
     connection_t *connections;
-    size_t count;      /* of connections */
+    size_t count; /* of connections */
     int epoll;
     uint64_t deadline; /* monotonic nanoseconds */
     uint64_t messages; /* whole replies */
