@@ -181,7 +181,9 @@ static void poll_kernel(bolide_loop *loop) {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         loop->last_poll = uv_hrtime();
     } else {
-        loop->released = PyEval_SaveThread();
+        /* Before the GIL goes, not after: another thread may take it at once, schedule something and not wake us. */
+        loop->released = PyThreadState_Get();
+        PyEval_SaveThread();
         uv_run(&loop->uv, UV_RUN_ONCE);
         bolide_loop_enter(loop);
     }
