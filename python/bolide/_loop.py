@@ -165,7 +165,7 @@ else:
         warnings.simplefilter("ignore", DeprecationWarning)  # policies are deprecated since 3.14; this is one
         from asyncio import events as _events
 
-        class EventLoopPolicy(_events._DefaultEventLoopPolicy):  # type: ignore[no-redef,misc,name-defined]
+        class EventLoopPolicy(_events._BaseDefaultEventLoopPolicy):  # type: ignore[no-redef,misc,name-defined]
             """asyncio's default policy with bolide's loop. Policies go away in Python 3.16: prefer a loop factory."""
 
             def _loop_factory(self) -> Loop:
