@@ -123,6 +123,25 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             )
         self._listen(sock, protocol_factory, backlog, server)
 
+    def _stop_serving(self, sock: socket.socket) -> None:
+        self._stop_listening(sock)
+        super()._stop_serving(sock)
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        # The transport's descriptor stays with libuv; a duplicate of it is what sock_sendfile() waits on.
+        reading = transp.is_reading()
+        transp.pause_reading()
+        try:
+            await transp._make_empty_waiter()
+            with transp.get_extra_info("socket").dup() as sock:
+                sock.setblocking(False)
+                sent: int = await self.sock_sendfile(sock, file, offset, count, fallback=False)
+                return sent
+        finally:
+            transp._reset_empty_waiter()
+            if reading:
+                transp.resume_reading()
+
     def _make_ssl_protocol(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],

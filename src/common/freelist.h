@@ -38,7 +38,8 @@ static inline void bolide_freelist_keep(bolide_freelist *list, PyObject *obj, in
     }
 }
 
-/* Free what is kept and keep nothing from now on. To be called while the type of the objects is alive: freeing looks at it. */
+/* Free what is kept and keep nothing from now on. To be called while the type of the objects is alive: freeing looks at
+ * it. */
 static inline void bolide_freelist_close(bolide_freelist *list) {
     list->closed = 1;
     while (list->first != NULL) {

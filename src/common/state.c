@@ -18,6 +18,7 @@ static const import_spec IMPORTS[] = {
     {"asyncio.format_helpers", "_format_callback_source", SLOT(asyncio_format_callback)},
     {"asyncio.base_events", "_format_handle", SLOT(asyncio_format_handle)},
     {"asyncio.format_helpers", "extract_stack", SLOT(asyncio_extract_stack)},
+    {"asyncio.constants", "_SendfileMode", SLOT(asyncio_SendfileMode)},
     {"asyncio.log", "logger", SLOT(asyncio_logger)},
     {"socket", "socket", SLOT(socket_socket)},
 };
@@ -52,7 +53,8 @@ static int fill(bolide_state *st) {
         }
     }
     st->asyncio_create_task = PyObject_GetAttrString(st->asyncio_BaseEventLoop, "create_task");
-    return st->asyncio_create_task == NULL ? -1 : 0;
+    st->asyncio_TRY_NATIVE = PyObject_GetAttrString(st->asyncio_SendfileMode, "TRY_NATIVE");
+    return st->asyncio_create_task == NULL || st->asyncio_TRY_NATIVE == NULL ? -1 : 0;
 }
 
 bolide_state *bolide_state_new(PyObject *module) {
@@ -85,6 +87,7 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
         Py_VISIT(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
     Py_VISIT(st->asyncio_create_task);
+    Py_VISIT(st->asyncio_TRY_NATIVE);
     return 0;
 }
 
@@ -98,6 +101,7 @@ void bolide_state_clear(bolide_state *st) {
         Py_CLEAR(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
     Py_CLEAR(st->asyncio_create_task);
+    Py_CLEAR(st->asyncio_TRY_NATIVE);
     Py_CLEAR(st->empty_bytes);
 #define BOLIDE_STR(name) Py_CLEAR(st->str_##name);
     BOLIDE_STRINGS(BOLIDE_STR)

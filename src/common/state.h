@@ -38,6 +38,8 @@ typedef struct bolide_state {
     PyObject *asyncio_format_callback;  /* asyncio.format_helpers._format_callback_source */
     PyObject *asyncio_format_handle;    /* asyncio.base_events._format_handle */
     PyObject *asyncio_extract_stack;    /* asyncio.format_helpers.extract_stack */
+    PyObject *asyncio_SendfileMode;     /* asyncio.constants._SendfileMode */
+    PyObject *asyncio_TRY_NATIVE;       /* asyncio.constants._SendfileMode.TRY_NATIVE */
     PyObject *asyncio_logger;           /* asyncio.log.logger */
     PyObject *socket_socket;            /* socket.socket */
     PyObject *empty_bytes;              /* b"" */

@@ -147,7 +147,7 @@ static PyObject *listen_on(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static PyObject *stop_serving(PyObject *self, PyObject *sock) {
+static PyObject *stop_listening(PyObject *self, PyObject *sock) {
     bolide_loop *loop = (bolide_loop *)self;
     for (bolide_resource *res = loop->resources.next; res != &loop->resources; res = res->next) {
         if (res->close == listener_close && of_resource(res)->sock == sock) {
@@ -155,11 +155,6 @@ static PyObject *stop_serving(PyObject *self, PyObject *sock) {
             break;
         }
     }
-    PyObject *result = PyObject_CallMethodNoArgs(sock, loop->st->str_close);
-    if (result == NULL) {
-        return NULL;
-    }
-    Py_DECREF(result);
     Py_RETURN_NONE;
 }
 
@@ -205,8 +200,8 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
 PyMethodDef bolide_transport_methods[] = {
     {"_listen", listen_on, METH_VARARGS,
      PyDoc_STR("_listen(sock, protocol_factory, backlog, server)\n--\n\nAccept connections of sock until "
-               "_stop_serving(sock).")},
-    {"_stop_serving", stop_serving, METH_O, PyDoc_STR("_stop_serving(sock)\n--\n\nStop accepting, and close sock.")},
+               "_stop_listening(sock).")},
+    {"_stop_listening", stop_listening, METH_O, PyDoc_STR("_stop_listening(sock)\n--\n\nStop accepting.")},
     {"_start_transport", start_from_handle, METH_O, NULL},
     {"_make_socket_transport", (PyCFunction)(void (*)(void))make_socket_transport, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None)\n--\n\nA "

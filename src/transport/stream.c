@@ -289,12 +289,14 @@ static void after_output(bolide_stream *s) {
     }
     if (s->flags & BOLIDE_STREAM_CLOSE_AFTER) {
         bolide_stream_close(s);
-    } else if ((s->flags & BOLIDE_STREAM_SHUTDOWN) && !(s->flags & BOLIDE_STREAM_FIN_SENT)) {
+        return;
+    }
+    if ((s->flags & BOLIDE_STREAM_SHUTDOWN) && !(s->flags & BOLIDE_STREAM_FIN_SENT)) {
         s->flags |= BOLIDE_STREAM_FIN_SENT;
         (void)shutdown(bolide_stream_fileno(s), SHUT_WR); /* fails only when the peer is gone: reading tells */
-        if (s->ops->on_shutdown != NULL) {
-            s->ops->on_shutdown(s);
-        }
+    }
+    if (s->ops->on_flushed != NULL) {
+        s->ops->on_flushed(s);
     }
 }
 

@@ -31,8 +31,8 @@ typedef struct {
     void (*on_error)(bolide_stream *s, int status);
     /* Pending output fell to low_water or below after it had exceeded high_water. */
     void (*on_drain)(bolide_stream *s);
-    /* The FIN asked for by bolide_stream_shutdown() has been sent. May be NULL. */
-    void (*on_shutdown)(bolide_stream *s);
+    /* All output has left. May be NULL. */
+    void (*on_flushed)(bolide_stream *s);
     /* The descriptor is about to be closed: give up what refers to it. No call on the stream. May be NULL. */
     void (*on_closing)(bolide_stream *s);
     /* The uv handle is closed: the memory may be freed. */

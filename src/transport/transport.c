@@ -20,6 +20,7 @@ enum {
     TRANSPORT_EOF_READ = 64,       /* the peer's FIN arrived */
     TRANSPORT_LOST = 128,          /* no more output is taken */
     TRANSPORT_ATTACHED = 256,      /* server._attach() was called */
+    TRANSPORT_SENDFILE = 512,      /* sendfile() is at work: no write() */
 };
 
 static inline bolide_transport *of_stream(bolide_stream *s) {
@@ -153,9 +154,10 @@ static void on_closing(bolide_stream *s) {
     detach_socket(t);
 }
 
-static void resolve_waiter(bolide_transport *t, PyObject *exception) {
-    PyObject *waiter = t->waiter;
-    t->waiter = NULL;
+/* Give the future in *slot, if there is one, its result (None) or exception, and forget it. */
+static void resolve(bolide_transport *t, PyObject **slot, PyObject *exception) {
+    PyObject *waiter = *slot;
+    *slot = NULL;
     if (waiter == NULL) {
         return;
     }
@@ -188,7 +190,8 @@ static void on_close(bolide_stream *s) {
             }
             Py_XDECREF(result);
         }
-        resolve_waiter(t, t->exception);
+        resolve(t, &t->waiter, t->exception);
+        resolve(t, &t->flushed, t->exception);
         detach_server(t);
     }
     Py_CLEAR(t->protocol);
@@ -326,12 +329,20 @@ static void maybe_pause_protocol(bolide_transport *t) {
     Py_XDECREF(result);
 }
 
+static void on_flushed(bolide_stream *s) {
+    bolide_transport *t = of_stream(s);
+    if (t->flushed != NULL) {
+        resolve(t, &t->flushed, NULL);
+    }
+}
+
 static const bolide_stream_ops transport_ops = {
     .on_alloc = on_alloc,
     .on_read = on_read,
     .on_eof = on_eof,
     .on_error = on_error,
     .on_drain = on_drain,
+    .on_flushed = on_flushed,
     .on_closing = on_closing,
     .on_close = on_close,
 };
@@ -444,7 +455,7 @@ void bolide_transport_start(bolide_transport *t) {
     if (bolide_stream_is_open(&t->stream) && !(t->flags & (TRANSPORT_PAUSED | TRANSPORT_CLOSING))) {
         (void)bolide_stream_read_start(&t->stream);
     }
-    resolve_waiter(t, NULL);
+    resolve(t, &t->waiter, NULL);
 }
 
 /* --- methods: reading
@@ -485,6 +496,10 @@ static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static int check_write(bolide_transport *t) {
     if (t->flags & TRANSPORT_EOF_WRITTEN) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot call write() after write_eof()");
+        return -1;
+    }
+    if (t->flags & TRANSPORT_SENDFILE) {
+        PyErr_SetString(PyExc_RuntimeError, "unable to write; sendfile is in progress");
         return -1;
     }
     if (!(t->flags & TRANSPORT_LOST) && !(t->stream.flags & BOLIDE_STREAM_BROKEN)) {
@@ -644,6 +659,34 @@ static PyObject *transport_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return transport_force_close(self, Py_None);
 }
 
+/* For sendfile(): a future that is done when all output has left. Until _reset_empty_waiter() write() is refused. */
+static PyObject *make_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_transport *t = (bolide_transport *)self;
+    if (t->flags & TRANSPORT_SENDFILE) {
+        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
+        return NULL;
+    }
+    PyObject *future = bolide_loop_create_future(t->loop);
+    if (future == NULL) {
+        return NULL;
+    }
+    t->flags |= TRANSPORT_SENDFILE;
+    Py_XSETREF(t->flushed, Py_NewRef(future));
+    if (bolide_stream_is_open(&t->stream)) {
+        bolide_stream_flush(&t->stream); /* resolves it when that was all */
+    } else {
+        resolve(t, &t->flushed, t->exception);
+    }
+    return future;
+}
+
+static PyObject *reset_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_transport *t = (bolide_transport *)self;
+    t->flags &= ~(unsigned)TRANSPORT_SENDFILE;
+    Py_CLEAR(t->flushed);
+    Py_RETURN_NONE;
+}
+
 static PyObject *is_closing(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(((bolide_transport *)self)->flags & TRANSPORT_CLOSING);
 }
@@ -766,7 +809,10 @@ static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(t->context);
     Py_VISIT(t->server);
     Py_VISIT(t->sock);
-    Py_VISIT(t->extra);
+    Py_VISIT(t->flushed);
+    for (int i = 0; i < BOLIDE_TRANSPORT_BASE_SLOTS; i++) {
+        Py_VISIT(t->base_slots[i]);
+    }
     Py_VISIT(t->exception);
     Py_VISIT(t->waiter);
     Py_VISIT(t->buffer);
@@ -778,7 +824,10 @@ static int transport_clear(PyObject *self) {
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->context);
     Py_CLEAR(t->server);
-    Py_CLEAR(t->extra);
+    Py_CLEAR(t->flushed);
+    for (int i = 0; i < BOLIDE_TRANSPORT_BASE_SLOTS; i++) {
+        Py_CLEAR(t->base_slots[i]);
+    }
     Py_CLEAR(t->exception);
     Py_CLEAR(t->waiter);
     return 0;
@@ -818,13 +867,9 @@ static PyObject *get_loop(PyObject *self, void *closure) {
     return Py_NewRef(((bolide_transport *)self)->loop);
 }
 
-static PyObject *get_extra(PyObject *self, void *closure) {
+static PyObject *get_protocol_paused(PyObject *self, void *closure) {
     (void)closure;
-    bolide_transport *t = (bolide_transport *)self;
-    if (t->extra == NULL) {
-        t->extra = PyDict_New();
-    }
-    return Py_XNewRef(t->extra);
+    return PyBool_FromLong(((bolide_transport *)self)->flags & TRANSPORT_WRITING_PAUSED);
 }
 
 static PyObject *get_true(PyObject *self, void *closure) {
@@ -833,10 +878,16 @@ static PyObject *get_true(PyObject *self, void *closure) {
     Py_RETURN_TRUE;
 }
 
+static PyObject *get_sendfile_mode(PyObject *self, void *closure) {
+    (void)closure;
+    return Py_NewRef(((bolide_transport *)self)->loop->st->asyncio_TRY_NATIVE);
+}
+
 static PyGetSetDef transport_getset[] = {
     {"_loop", get_loop, NULL, NULL, NULL},
-    {"_extra", get_extra, NULL, NULL, NULL},
+    {"_protocol_paused", get_protocol_paused, NULL, NULL, NULL},
     {"_start_tls_compatible", get_true, NULL, NULL, NULL},
+    {"_sendfile_compatible", get_sendfile_mode, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -858,6 +909,8 @@ static PyMethodDef transport_methods[] = {
      PyDoc_STR("close()\n--\n\nClose once the output has left; connection_lost(None) follows.")},
     {"abort", transport_abort, METH_NOARGS,
      PyDoc_STR("abort()\n--\n\nClose at once; output that the socket does not take now is lost.")},
+    {"_make_empty_waiter", make_empty_waiter, METH_NOARGS, NULL},
+    {"_reset_empty_waiter", reset_empty_waiter, METH_NOARGS, NULL},
     {"_force_close", transport_force_close, METH_O, NULL},
     {"set_protocol", set_protocol, METH_O, PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
     {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
@@ -895,10 +948,26 @@ static PyType_Slot transport_slots[] = {
 static PyType_Spec transport_spec = {
     .name = "bolide.StreamTransport",
     .basicsize = sizeof(bolide_transport),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = transport_slots,
 };
 
 int bolide_transport_init(PyObject *module, bolide_state *st) {
-    return bolide_add_type(module, &transport_spec, NULL, &st->StreamTransportType, true);
+    /* asyncio's own code asks isinstance() of the class that is internal to it but the base of all its transports. */
+    PyObject *internal = PyImport_ImportModule("asyncio.transports");
+    PyObject *base = internal != NULL ? PyObject_GetAttrString(internal, "_FlowControlMixin") : NULL;
+    Py_XDECREF(internal);
+    if (base == NULL) {
+        PyErr_Clear();
+        base = Py_NewRef(st->asyncio_Transport);
+    }
+    if (!PyType_Check(base) ||
+        ((PyTypeObject *)base)->tp_basicsize > (Py_ssize_t)offsetof(bolide_transport, resource)) {
+        PyErr_SetString(PyExc_ImportError, "bolide does not know the layout of this Python's asyncio.Transport");
+        Py_DECREF(base);
+        return -1;
+    }
+    int status = bolide_add_type(module, &transport_spec, (PyTypeObject *)base, &st->StreamTransportType, true);
+    Py_DECREF(base);
+    return status;
 }

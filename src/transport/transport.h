@@ -8,16 +8,24 @@
 #include "loop/loop.h"
 #include "transport/stream.h"
 
+/* The slots of the asyncio base class, transports._FlowControlMixin: `_extra` and four that our own attributes shadow.
+ */
+#define BOLIDE_TRANSPORT_BASE_SLOTS 5
+
 typedef struct {
-    PyObject_HEAD bolide_resource resource; /* while open; the loop holds a reference with it */
+    PyObject_HEAD union {
+        PyObject *base_slots[BOLIDE_TRANSPORT_BASE_SLOTS];
+        PyObject *extra; /* dict of extra info: the first of them */
+    };
+    bolide_resource resource; /* while open; the loop holds a reference with it */
     bolide_stream stream;
     bolide_loop *loop;   /* strong */
     PyObject *protocol;  /* NULL after connection_lost() */
     PyObject *context;   /* contextvars.Context of the protocol's callbacks */
     PyObject *server;    /* asyncio.Server, or NULL */
     PyObject *sock;      /* the socket.socket that came with it, or one made for get_extra_info(); NULL: none yet */
-    PyObject *extra;     /* dict of extra info */
     PyObject *exception; /* for connection_lost(), or NULL */
+    PyObject *flushed;   /* future to resolve when all output has left (sendfile), or NULL */
     PyObject *waiter;    /* future to resolve after connection_made(), or NULL */
     PyObject *buffer;    /* BufferedProtocol: the buffer of the read in progress */
     Py_buffer view;      /* of `buffer` */
@@ -37,7 +45,7 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, uv_str
 /* Call protocol.connection_made(), start reading, resolve the waiter. */
 void bolide_transport_start(bolide_transport *t);
 
-/* _make_socket_transport, _listen and _stop_serving, for the method table of bolide._core.Loop. */
+/* _make_socket_transport, _listen and _stop_listening, for the method table of bolide._core.Loop. */
 extern PyMethodDef bolide_transport_methods[];
 
 int bolide_transport_init(PyObject *module, bolide_state *st);
