@@ -50,7 +50,7 @@ def test_executor(connection):
 
 def test_loop_is_ours(connection):
     module = connection.get("/loop-name").text.split(".")[0]
-    assert module == "bolide" if KIND == "bolide" else module in ("uvloop", "asyncio")
+    assert module == "bolide" if KIND == "bolide" else module in ("uvloop", "asyncio", "bolide")
 
 
 @pytest.mark.parametrize("connections", ["one", "many"])

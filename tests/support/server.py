@@ -1,7 +1,8 @@
 """A server under test, started by its command as a user starts it.
 
 BOLIDE_TEST_SERVER names the server: "bolide" (the default) or "uvicorn", which shows that a test states what users of
-uvicorn expect. Where uvicorn is known to differ, the test says so with `uvicorn_differs`.
+uvicorn expect. Where uvicorn is known to differ, the test says so with `uvicorn_differs`. BOLIDE_TEST_OPTIONS are for
+each start: BOLIDE_TEST_SERVER=uvicorn BOLIDE_TEST_OPTIONS="--loop bolide:new_event_loop" tries the loop alone.
 """
 
 import json
@@ -21,6 +22,7 @@ import pytest
 
 from .http_client import TIMEOUT, Connection
 
+OPTIONS = os.environ.get("BOLIDE_TEST_OPTIONS", "").split()
 KIND = os.environ.get("BOLIDE_TEST_SERVER", "bolide")
 REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = REPOSITORY / "tests" / "asgi"
@@ -102,7 +104,7 @@ class ServerProcess:
                 arguments += ["--port", "0"]
             if app_dir is not None:
                 arguments += ["--app-dir", str(app_dir)]
-            arguments.append(app)
+            arguments += [*OPTIONS, app]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **(env or {})}
         self.process = subprocess.Popen(
             arguments,
