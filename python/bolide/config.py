@@ -1,0 +1,568 @@
+"""What a server is told: the application, where it listens, its limits and its logs."""
+
+import asyncio
+import copy
+import inspect
+import json
+import logging
+import logging.config
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from configparser import RawConfigParser
+from typing import IO, Any, Literal, NoReturn, TypeAlias
+
+from bolide._types import ASGI3App
+from bolide.importer import ImportFromStringError, import_from_string
+from bolide.logging import LOG_LEVELS, LOGGING_CONFIG, TRACE, styled
+from bolide.sockets import bind_tcp, bind_unix, socket_of_fd
+
+__all__ = ["LOAD_FAILURE", "LOGGING_CONFIG", "LOG_LEVELS", "STARTUP_FAILURE", "Config", "UnsupportedOptionError"]
+
+LifespanType: TypeAlias = Literal["auto", "on", "off"]
+InterfaceType: TypeAlias = Literal["auto", "asgi3", "asgi2", "wsgi"]
+PathType: TypeAlias = str | os.PathLike[str]
+
+LOAD_FAILURE = 1
+"""Exit code when the application cannot be found or the address cannot be bound."""
+
+STARTUP_FAILURE = 3
+"""Exit code when the application's startup fails."""
+
+SSL_PROTOCOL_VERSION = int(ssl.PROTOCOL_TLS_SERVER)
+LIFESPANS = ("auto", "on", "off")
+INTERFACES = ("auto", "asgi3", "asgi2", "wsgi")
+
+# Values of `loop`, `http` and `ws` that name others' implementations: bolide has one of each.
+_OTHER_LOOPS = ("none", "asyncio", "uvloop", "zuvloop")
+_OTHER_HTTP = ("h11", "httptools", "zttp")
+_OTHER_WS = ("websockets", "websockets-sansio", "wsproto")
+
+_DEFAULT_TRUSTED_PROXIES = "127.0.0.1,::1"
+_HOW_TO_QUIT = "(Press CTRL+C to quit)"
+
+logger = logging.getLogger("bolide.error")
+
+
+class UnsupportedOptionError(NotImplementedError):
+    """Options were given that bolide does not have yet.
+
+    Attributes:
+        options: the names of the fields of Config.
+    """
+
+    def __init__(self, options: Sequence[str]) -> None:
+        self.options = list(options)
+        super().__init__("not supported yet: " + ", ".join(self.options))
+
+
+def exit_with_error(message: object, code: int) -> NoReturn:
+    """Log `message` as an error and raise SystemExit with `code`."""
+    logger.error("%s", message)
+    sys.exit(code)
+
+
+def resolve_interface(app: Any) -> Literal["asgi3", "asgi2"]:
+    """Which version of ASGI the callable `app` speaks, judged by how it can be called.
+
+    Raises:
+        TypeError: it can be called like neither.
+    """
+    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+        return "asgi3"
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):
+        return "asgi3"
+    if _accepts(signature, 3):
+        return "asgi3"
+    if _accepts(signature, 1):
+        return "asgi2"
+    if _accepts(signature, 2):
+        raise TypeError("it takes two arguments as a WSGI application does: use the interface `wsgi`")
+    raise TypeError("it takes neither (scope, receive, send) nor (scope)")
+
+
+def _accepts(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _is_bare_factory(app: Any) -> bool:
+    """Whether `app` can only be a factory: it takes no argument and is not a coroutine function."""
+    if inspect.iscoroutinefunction(app):
+        return False
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):
+        return False
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    takes_any = any(parameter.kind in variadic for parameter in signature.parameters.values())
+    return not takes_any and _accepts(signature, 0)
+
+
+class Config:
+    """The configuration of a server.
+
+    The names and defaults are those of uvicorn.Config. A field stays as it was given until load().
+
+    Args:
+        app: the application: an ASGI callable or an import string "module:attribute".
+        host: host name or address to listen on; "" or None listens on all interfaces.
+        port: TCP port; 0 picks a free one.
+        uds: path of a Unix socket to listen on instead.
+        fd: number of an open listening (or bound) socket to listen on instead.
+        loop: "auto" for bolide's loop, or the import string of a factory whose loop is bolide's. The names of others'
+            loops are accepted and ignored.
+        http, ws: "auto"; ws may be "none" to refuse WebSocket. The names of others' implementations are ignored.
+        http2: not supported yet.
+        ws_max_size: longest WebSocket message, bytes.
+        ws_max_queue: length of the queue of received WebSocket messages.
+        ws_ping_interval, ws_ping_timeout: seconds, or None.
+        ws_per_message_deflate: whether permessage-deflate is offered.
+        lifespan: "on", "off", or "auto": on, but an application without it is served all the same.
+        env_file: file of environment variables, loaded at once; variables already set win.
+        log_config: a dict for logging.config.dictConfig, or a file of one (.json, .toml, .yaml, .yml), or a file for
+            logging.config.fileConfig; None leaves logging alone.
+        log_level: name ("critical" ... "trace") or number; None keeps that of log_config.
+        access_log: whether requests are logged on "bolide.access".
+        use_colors: True, False, or None: when the log goes to a terminal.
+        interface: "asgi3", "asgi2", "wsgi", or "auto" to tell ASGI 3 from 2 by the application's signature.
+        reload, reload_dirs, reload_delay, reload_includes, reload_excludes: not supported yet.
+        workers: number of worker processes, by default $WEB_CONCURRENCY or 1; more than 1 is not supported yet.
+        proxy_headers: whether X-Forwarded-Proto and X-Forwarded-For of trusted proxies set scheme and client.
+        server_header, date_header: whether responses get these headers by default.
+        forwarded_allow_ips: the trusted proxies: addresses, networks, literals, "*"; a list, or separated by commas; by
+            default $FORWARDED_ALLOW_IPS or "127.0.0.1,::1".
+        root_path: the ASGI root_path.
+        limit_concurrency: number of connections or requests above which the answer is 503.
+        limit_max_requests: number of requests after which the server stops.
+        limit_max_requests_jitter: upper bound of a random number added to limit_max_requests.
+        backlog: length of the queue of connections not yet accepted.
+        timeout_keep_alive: seconds that an idle connection is kept.
+        timeout_notify: seconds between two calls of callback_notify.
+        timeout_graceful_shutdown: seconds that shutdown waits for running requests; None: without bound.
+        timeout_worker_healthcheck: seconds; for workers.
+        callback_notify: coroutine function called every timeout_notify seconds.
+        ssl_keyfile, ssl_certfile, ssl_keyfile_password, ssl_version, ssl_cert_reqs, ssl_ca_certs, ssl_ciphers,
+            ssl_context_factory: not supported yet.
+        headers: pairs of strings, added to every response.
+        factory: whether `app` is a callable without arguments that returns the application.
+        h11_max_incomplete_event_size: longest head of a request, bytes; None: the server's default.
+        reset_contextvars: whether each request starts with an empty contextvars.Context.
+        uds_permissions: mode of the Unix socket's file; None: as the file had, or 0o666.
+
+    Raises:
+        UnsupportedOptionError: an option that does not work yet was set to other than its default.
+        ValueError: a value is out of its range.
+        OSError: env_file or log_config cannot be read.
+    """
+
+    def __init__(
+        self,
+        app: Callable[..., Any] | str,
+        host: str | None = "127.0.0.1",
+        port: int = 8000,
+        uds: str | None = None,
+        fd: int | None = None,
+        loop: str = "auto",
+        http: type[asyncio.Protocol] | str = "auto",
+        http2: bool = False,
+        ws: type[asyncio.Protocol] | str | None = "auto",
+        ws_max_size: int = 16 * 1024 * 1024,
+        ws_max_queue: int = 32,
+        ws_ping_interval: float | None = 20.0,
+        ws_ping_timeout: float | None = 20.0,
+        ws_per_message_deflate: bool = True,
+        lifespan: LifespanType = "auto",
+        env_file: PathType | None = None,
+        log_config: dict[str, Any] | PathType | RawConfigParser | IO[Any] | None = LOGGING_CONFIG,
+        log_level: str | int | None = None,
+        access_log: bool = True,
+        use_colors: bool | None = None,
+        interface: InterfaceType = "auto",
+        reload: bool = False,
+        reload_dirs: list[str] | str | None = None,
+        reload_delay: float = 0.25,
+        reload_includes: list[str] | str | None = None,
+        reload_excludes: list[str] | str | None = None,
+        workers: int | None = None,
+        proxy_headers: bool = True,
+        server_header: bool = True,
+        date_header: bool = True,
+        forwarded_allow_ips: list[str] | str | None = None,
+        root_path: str = "",
+        limit_concurrency: int | None = None,
+        limit_max_requests: int | None = None,
+        limit_max_requests_jitter: int = 0,
+        backlog: int = 2048,
+        timeout_keep_alive: float = 5,
+        timeout_notify: float = 30,
+        timeout_graceful_shutdown: float | None = None,
+        timeout_worker_healthcheck: float = 5,
+        callback_notify: Callable[..., Awaitable[None]] | None = None,
+        ssl_keyfile: PathType | None = None,
+        ssl_certfile: PathType | None = None,
+        ssl_keyfile_password: str | None = None,
+        ssl_version: int = SSL_PROTOCOL_VERSION,
+        ssl_cert_reqs: int = ssl.CERT_NONE,
+        ssl_ca_certs: PathType | None = None,
+        ssl_ciphers: str | None = None,
+        ssl_context_factory: Callable[["Config", Callable[[], ssl.SSLContext]], ssl.SSLContext] | None = None,
+        headers: Sequence[tuple[str, str]] | None = None,
+        factory: bool = False,
+        h11_max_incomplete_event_size: int | None = None,
+        reset_contextvars: bool = False,
+        uds_permissions: int | None = None,
+    ) -> None:
+        self.app = app
+        self.host = host
+        self.port = port
+        self.uds = uds
+        self.fd = fd
+        self.loop = loop
+        self.http = http
+        self.http2 = http2
+        self.ws = ws
+        self.ws_max_size = ws_max_size
+        self.ws_max_queue = ws_max_queue
+        self.ws_ping_interval = ws_ping_interval
+        self.ws_ping_timeout = ws_ping_timeout
+        self.ws_per_message_deflate = ws_per_message_deflate
+        self.lifespan: LifespanType = lifespan
+        self.env_file = env_file
+        self.log_config = log_config
+        self.log_level = log_level
+        self.access_log = access_log
+        self.use_colors = use_colors
+        self.interface: InterfaceType = interface
+        self.reload = reload
+        self.reload_dirs = reload_dirs
+        self.reload_delay = reload_delay
+        self.reload_includes = reload_includes
+        self.reload_excludes = reload_excludes
+        self.proxy_headers = proxy_headers
+        self.server_header = server_header
+        self.date_header = date_header
+        self.root_path = root_path
+        self.limit_concurrency = limit_concurrency
+        self.limit_max_requests = limit_max_requests
+        self.limit_max_requests_jitter = limit_max_requests_jitter
+        self.backlog = backlog
+        self.timeout_keep_alive = timeout_keep_alive
+        self.timeout_notify = timeout_notify
+        self.timeout_graceful_shutdown = timeout_graceful_shutdown
+        self.timeout_worker_healthcheck = timeout_worker_healthcheck
+        self.callback_notify = callback_notify
+        self.ssl_keyfile = ssl_keyfile
+        self.ssl_certfile = ssl_certfile
+        self.ssl_keyfile_password = ssl_keyfile_password
+        self.ssl_version = ssl_version
+        self.ssl_cert_reqs = ssl_cert_reqs
+        self.ssl_ca_certs = ssl_ca_certs
+        self.ssl_ciphers = ssl_ciphers
+        self.ssl_context_factory = ssl_context_factory
+        self.headers: list[tuple[str, str]] = [(name, value) for name, value in headers or ()]
+        self.factory = factory
+        self.h11_max_incomplete_event_size = h11_max_incomplete_event_size
+        self.reset_contextvars = reset_contextvars
+        self.uds_permissions = uds_permissions
+
+        self.loaded = False
+        self.loaded_app: ASGI3App | None = None
+        self.encoded_headers: list[tuple[bytes, bytes]] = []
+
+        self.configure_logging()
+        if env_file is not None:
+            from bolide.envfile import load_env_file
+
+            logger.info("Loading environment from '%s'", env_file)
+            load_env_file(env_file)
+        self.workers = int(os.environ.get("WEB_CONCURRENCY") or 1) if workers is None else workers or 1
+        self.forwarded_allow_ips: list[str] | str = (
+            os.environ.get("FORWARDED_ALLOW_IPS", _DEFAULT_TRUSTED_PROXIES)
+            if forwarded_allow_ips is None
+            else forwarded_allow_ips
+        )
+        self._check()
+
+    def _check(self) -> None:
+        """Raise for a value out of its range or not supported yet, and warn about one that has no meaning here."""
+        unsupported = [name for name, in_use in _unsupported_options(self).items() if in_use]
+        if unsupported:
+            raise UnsupportedOptionError(unsupported)
+        if self.lifespan not in LIFESPANS:
+            raise ValueError(f"lifespan is one of {', '.join(LIFESPANS)}, not {self.lifespan!r}")
+        if self.interface not in INTERFACES:
+            raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {self.interface!r}")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port is 0 to 65535, not {self.port}")
+        for name, others in (("loop", _OTHER_LOOPS), ("http", _OTHER_HTTP), ("ws", _OTHER_WS)):
+            value = getattr(self, name)
+            if value in others and value != "none":
+                logger.warning("The option %s=%s is ignored: bolide has its own implementation.", name, value)
+
+    @property
+    def asgi_version(self) -> Literal["2.0", "3.0"]:
+        """The version of ASGI that the application speaks, as scope["asgi"]["version"] says it."""
+        return "2.0" if self.interface == "asgi2" else "3.0"
+
+    @property
+    def is_ssl(self) -> bool:
+        """Whether TLS was asked for."""
+        return bool(self.ssl_keyfile or self.ssl_certfile or self.ssl_context_factory)
+
+    @property
+    def use_subprocess(self) -> bool:
+        """Whether the server runs in a child process of a supervisor."""
+        return bool(self.reload or self.workers > 1)
+
+    @property
+    def should_reload(self) -> bool:
+        """Whether the server restarts when files change: only an application given by its import string can."""
+        return isinstance(self.app, str) and self.reload
+
+    def configure_logging(self) -> None:
+        """Apply log_config, log_level, access_log and use_colors to the standard library's logging.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: its content is no logging configuration.
+            ImportError: it is YAML and PyYAML is not installed.
+        """
+        logging.addLevelName(TRACE, "TRACE")
+        if isinstance(self.log_config, dict):
+            if self.use_colors is not None:
+                self.log_config = copy.deepcopy(self.log_config)
+                for name in ("default", "access"):
+                    formatter = self.log_config.get("formatters", {}).get(name)
+                    if formatter is not None:
+                        formatter["use_colors"] = self.use_colors
+            logging.config.dictConfig(self.log_config)
+        elif isinstance(self.log_config, str | os.PathLike):
+            _load_log_config(os.fspath(self.log_config))
+        elif self.log_config is not None:
+            logging.config.fileConfig(self.log_config, disable_existing_loggers=False)
+
+        if self.log_level is not None:
+            level = self.log_level
+            if isinstance(level, str):
+                if level.lower() not in LOG_LEVELS:
+                    raise ValueError(f"log_level is one of {', '.join(LOG_LEVELS)}, not {level!r}")
+                level = LOG_LEVELS[level.lower()]
+            for name in ("bolide.error", "bolide.access", "bolide.asgi"):
+                logging.getLogger(name).setLevel(level)
+        if not self.access_log:
+            access = logging.getLogger("bolide.access")
+            access.handlers = []
+            access.propagate = False
+
+    def load_app(self) -> Any:
+        """The object that `app` names, imported.
+
+        Raises:
+            SystemExit: code 1, after one line in the log: there is no such module or attribute.
+        """
+        try:
+            return import_from_string(self.app)
+        except ImportFromStringError as exc:
+            exit_with_error(f"Error loading ASGI app. {exc}", LOAD_FAILURE)
+
+    def load(self) -> None:
+        """Import the application, call its factory, wrap it in the middleware that is asked for, encode the headers.
+
+        Sets loaded_app, encoded_headers, interface and loaded; a second call does nothing.
+
+        Raises:
+            SystemExit: code 1: the application cannot be loaded.
+            ValueError: a header cannot be encoded as Latin-1 or contains a control character.
+        """
+        if self.loaded:
+            return
+        self.encoded_headers = [_encode_header(name, value) for name, value in self.headers]
+        app = self._call_factory(self.load_app())
+        if not callable(app):
+            exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is not callable.", LOAD_FAILURE)
+        self.loaded_app = self._wrap(app)
+        self.loaded = True
+
+    def _call_factory(self, app: Any) -> Any:
+        if self.factory:
+            if not callable(app) or not _is_callable_without_arguments(app):
+                exit_with_error(
+                    f"Error loading ASGI app factory: {_describe(self.app)} cannot be called without arguments.",
+                    LOAD_FAILURE,
+                )
+            return app()
+        if callable(app) and _is_bare_factory(app):
+            logger.warning("ASGI app factory detected. Using it; the option --factory says so explicitly.")
+            return app()
+        return app
+
+    def _wrap(self, app: Any) -> ASGI3App:
+        if self.interface == "auto":
+            try:
+                self.interface = resolve_interface(app)
+            except TypeError as exc:
+                exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is no ASGI application: {exc}.", 1)
+        wrapped: ASGI3App = app
+        if self.interface == "asgi2":
+            from bolide.middleware.asgi2 import ASGI2Middleware
+
+            wrapped = ASGI2Middleware(app)
+        elif self.interface == "wsgi":
+            from bolide.middleware.wsgi import WSGIMiddleware
+
+            wrapped = WSGIMiddleware(app)
+        if logger.getEffectiveLevel() <= TRACE:
+            from bolide.middleware.message_logger import MessageLoggerMiddleware
+
+            wrapped = MessageLoggerMiddleware(wrapped)
+        if self.reset_contextvars:
+            from bolide.middleware.fresh_context import FreshContextMiddleware
+
+            wrapped = FreshContextMiddleware(wrapped)
+        if self.proxy_headers:
+            from bolide.middleware.proxy_headers import ProxyHeadersMiddleware
+
+            wrapped = ProxyHeadersMiddleware(wrapped, self.forwarded_allow_ips)
+        return wrapped
+
+    def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
+        """The factory of the loop that Server.run() runs on.
+
+        Raises:
+            SystemExit: code 1: `loop` is the import string of something that does not exist.
+        """
+        if self.loop == "auto" or self.loop in _OTHER_LOOPS:
+            import bolide
+
+            factory: Callable[[], asyncio.AbstractEventLoop] = bolide.new_event_loop
+            return factory
+        try:
+            found: Callable[[], asyncio.AbstractEventLoop] = import_from_string(self.loop)
+        except ImportFromStringError as exc:
+            exit_with_error(f"Error loading event loop factory. {exc}", LOAD_FAILURE)
+        return found
+
+    def bind_socket(self) -> socket.socket:
+        """A bound, inheritable socket that does not listen yet, for a parent that hands it to its workers.
+
+        The address is logged. With a host that has several addresses, the first is bound.
+
+        Raises:
+            SystemExit: code 1, after one line in the log: the address cannot be bound.
+        """
+        try:
+            sock = self._bind_one()
+        except OSError as exc:
+            exit_with_error(describe_bind_error(self, exc), LOAD_FAILURE)
+        self.log_listening([sock])
+        sock.set_inheritable(True)
+        return sock
+
+    def _bind_one(self) -> socket.socket:
+        if self.uds is not None:
+            return bind_unix(self.uds, self.uds_permissions)
+        if self.fd is not None:
+            return socket_of_fd(self.fd)
+        infos = socket.getaddrinfo(
+            self.host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+        )
+        family, _, proto, _, address = infos[0]
+        return bind_tcp(family, proto, address)
+
+    def log_listening(self, sockets: Sequence[socket.socket]) -> None:
+        """Log where the server listens: `sockets` are its listening sockets, at least one."""
+        if self.uds is not None:
+            where, shown = "unix socket %s", (self.uds,)
+        elif self.fd is not None:
+            where, shown = "socket %s", (sockets[0].getsockname(),)
+        else:
+            host = self.host or "0.0.0.0"
+            port = self.port or sockets[0].getsockname()[1]
+            scheme = "https" if self.is_ssl else "http"
+            where, shown = "%s", (f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}",)
+        color_message = f"Bolide running on {where.replace('%s', styled('%s', 'bold'))} {_HOW_TO_QUIT}"
+        logger.info(f"Bolide running on {where} {_HOW_TO_QUIT}", *shown, extra={"color_message": color_message})
+
+
+def _unsupported_options(config: Config) -> Mapping[str, bool]:
+    """The options that do not work yet, and whether `config` sets them to other than what bolide does."""
+    return {
+        "http2": config.http2,
+        "reload": config.reload,
+        "reload_dirs": bool(config.reload_dirs),
+        "reload_includes": bool(config.reload_includes),
+        "reload_excludes": bool(config.reload_excludes),
+        "workers": config.workers > 1,
+        "ws_max_size": config.ws_max_size != 16 * 1024 * 1024,
+        "ws_max_queue": config.ws_max_queue != 32,
+        "ws_ping_interval": config.ws_ping_interval != 20.0,
+        "ws_ping_timeout": config.ws_ping_timeout != 20.0,
+        "ws_per_message_deflate": not config.ws_per_message_deflate,
+        "ssl_keyfile": config.ssl_keyfile is not None,
+        "ssl_certfile": config.ssl_certfile is not None,
+        "ssl_keyfile_password": config.ssl_keyfile_password is not None,
+        "ssl_ca_certs": config.ssl_ca_certs is not None,
+        "ssl_ciphers": config.ssl_ciphers is not None,
+        "ssl_context_factory": config.ssl_context_factory is not None,
+    }
+
+
+def _load_log_config(path: str) -> None:
+    if path.endswith(".json"):
+        with open(path, encoding="utf-8") as file:
+            logging.config.dictConfig(json.load(file))
+    elif path.endswith(".toml"):
+        import tomllib
+
+        with open(path, "rb") as binary:
+            logging.config.dictConfig(tomllib.load(binary))
+    elif path.endswith((".yaml", ".yml")):
+        try:
+            import yaml
+        except ImportError as exc:
+            raise ImportError("a logging configuration in YAML needs the package PyYAML") from exc
+        with open(path, encoding="utf-8") as file:
+            logging.config.dictConfig(yaml.safe_load(file))
+    else:
+        logging.config.fileConfig(path, disable_existing_loggers=False)
+
+
+def _describe(app: object) -> str:
+    return f'"{app}"' if isinstance(app, str) else repr(app)
+
+
+def _is_callable_without_arguments(app: Callable[..., Any]) -> bool:
+    try:
+        return _accepts(inspect.signature(app), 0)
+    except (TypeError, ValueError):
+        return True
+
+
+def _encode_header(name: str, value: str) -> tuple[bytes, bytes]:
+    encoded = name.strip().lower().encode("latin-1"), value.strip().encode("latin-1")
+    if not encoded[0] or any(byte <= 0x20 or byte in b'"(),/:;<=>?@[\\]{}\x7f' for byte in encoded[0]):
+        raise ValueError(f"{name!r} is no header name")
+    if any(byte in b"\r\n\0" for byte in encoded[1]):
+        raise ValueError(f"the value of the header {name} contains a control character")
+    return encoded
+
+
+def describe_bind_error(config: Config, exc: OSError) -> str:
+    """One line that says where `config` wanted to listen and why it could not."""
+    if config.uds is not None:
+        where = f"unix socket {config.uds}"
+    elif config.fd is not None:
+        where = f"file descriptor {config.fd}"
+    else:
+        host = config.host or "0.0.0.0"
+        where = f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}"
+    reason = exc.strerror or str(exc)
+    return f"Cannot listen on {where}: {reason[:1].lower()}{reason[1:]}"

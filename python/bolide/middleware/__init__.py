@@ -1,0 +1,1 @@
+"""Wrappers around an application that translate between interfaces or correct the scope."""

@@ -1,0 +1,435 @@
+"""The life of a server: startup, serving until told to stop, graceful shutdown."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from types import FrameType
+from typing import Any, Unpack
+
+from bolide import _core, _runner
+from bolide.config import LOAD_FAILURE, STARTUP_FAILURE, Config, describe_bind_error, exit_with_error
+from bolide.lifespan import Lifespan, LifespanOff
+from bolide.logging import styled
+from bolide.options import ServeOptions
+from bolide.sockets import bind_tcp, bind_unix, socket_of_fd, unlink_unix
+
+__all__ = ["HANDLED_SIGNALS", "Server", "make_config", "serve", "serve_config"]
+
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# Seconds: idle connections are given this long to close before the log says that the server waits for them.
+_QUIET_CLOSE = 0.1
+# Seconds that requests get to end after they have been cancelled.
+_ABORT_PATIENCE = 2.0
+
+logger = logging.getLogger("bolide.error")
+
+
+class Listener:
+    """Where a server listens.
+
+    Attributes:
+        sockets: the listening sockets, one; for getsockname() and the like.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sockets = (sock,)
+
+
+class Server:
+    """A server for one configuration; serves once.
+
+    Attributes:
+        config: the configuration.
+        started: whether the server has begun to accept connections. Stays True when it has stopped.
+        servers: the listeners, once started; `servers[0].sockets[0].getsockname()` tells the port.
+        lifespan: the application's lifespan, once serve() has begun.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.started = False
+        self.servers: list[Listener] = []
+        self.lifespan: Lifespan | LifespanOff = LifespanOff(config)
+        self._core: _core.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._should_exit = False
+        self._force_exit = False
+        self._exit_event = asyncio.Event()
+        self._force_event = asyncio.Event()
+        self._captured_signals: list[int] = []
+        self._original_handlers: dict[int, Any] = {}
+        self._reraise_signals = True
+        self._uds_inode: int | None = None
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the server is to stop gracefully. May be set from any thread and from signal handlers."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        self._wake()
+
+    @property
+    def force_exit(self) -> bool:
+        """Whether the server is to stop without waiting. May be set from any thread and from signal handlers."""
+        return self._force_exit
+
+    @force_exit.setter
+    def force_exit(self, value: bool) -> None:
+        self._force_exit = value
+        self._wake()
+
+    @property
+    def total_requests(self) -> int:
+        """Requests answered since the start."""
+        return self._core.total_requests if self._core is not None else 0
+
+    @functools.cached_property
+    def limit_max_requests(self) -> int | None:
+        """The number of requests after which this server stops, its random part drawn once; None: no limit."""
+        limit = self.config.limit_max_requests
+        return None if limit is None else limit + random.randint(0, self.config.limit_max_requests_jitter)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve on a loop of its own until told to stop; see serve().
+
+        Raises:
+            RuntimeError: a loop is running in this thread.
+        """
+        _runner.run(self.serve(sockets), self.config.get_loop_factory())
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve on the running loop, which must be bolide's, until should_exit is set or SIGINT or SIGTERM arrives.
+
+        Signals are handled in the main thread only, and raised again once the server has stopped and the handlers
+        before are back, so that the program around it hears them too. Cancelling stops the server without waiting for
+        requests.
+
+        Args:
+            sockets: bound sockets to listen on in place of the configuration's address; they are closed at the end.
+
+        Raises:
+            RuntimeError: the running loop is not bolide's.
+            SystemExit: code 1: the application cannot be loaded or the address not be bound; 3: its startup failed.
+        """
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, _core.Loop):
+            raise RuntimeError(
+                f"bolide.Server serves on bolide's event loop only, and the running one is {type(loop).__qualname__}: "
+                "start it by bolide.run() or by asyncio.Runner(loop_factory=bolide.new_event_loop)"
+            )
+        self._loop = loop
+        try:
+            with self.capture_signals():
+                await self._serve(sockets)
+        finally:
+            self._loop = None
+
+    async def _serve(self, sockets: list[socket.socket] | None) -> None:
+        self.config.load()
+        self.lifespan = LifespanOff(self.config) if self._has_no_lifespan() else Lifespan(self.config)
+        self._wake()
+        self._log_process("Started server process")
+        try:
+            await self.startup(sockets)
+            if not self.should_exit:
+                await self.main_loop()
+        except BaseException:
+            await self._give_up(sockets)
+            raise
+        await self.shutdown(sockets)
+        self._log_process("Finished server process")
+
+    async def _give_up(self, sockets: list[socket.socket] | None) -> None:
+        """Stop at once: the server was cancelled, or it could not start, or a callback raised."""
+        if self.started:
+            self.force_exit = True
+            self._close_sockets(sockets)
+            await self._stop_core()
+            await self.lifespan.shutdown()
+        else:
+            self._close_sockets(None)
+
+    def _has_no_lifespan(self) -> bool:
+        return self.config.lifespan == "off" or self.config.interface == "wsgi"
+
+    def _log_process(self, message: str) -> None:
+        color_message = f"{message} [{styled('%d', 'cyan')}]"
+        logger.info(f"{message} [%d]", os.getpid(), extra={"color_message": color_message})
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Bind, run the application's startup, and begin to accept connections.
+
+        The address is bound first, so that a second server ends before its application has begun; connections are
+        accepted only once the application is ready.
+
+        Raises:
+            SystemExit: code 1: the address cannot be bound; 3: the application's startup failed.
+        """
+        bound = await self._bind() if sockets is None else sockets
+        self.servers = [Listener(sock) for sock in bound]
+        if not await self._unless_forced(self.lifespan.startup()) or self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        try:
+            self._core = self._make_core()
+            for sock in bound:
+                self._core.listen(sock, self.config.backlog)
+        except OSError as exc:
+            await self._unless_forced(self.lifespan.shutdown())
+            exit_with_error(describe_bind_error(self.config, exc), LOAD_FAILURE)
+        if sockets is None:
+            self.config.log_listening(bound)
+        self.started = True
+
+    async def _bind(self) -> list[socket.socket]:
+        config = self.config
+        try:
+            if config.uds is not None:
+                sock = bind_unix(config.uds, config.uds_permissions)
+                self._uds_inode = os.stat(config.uds).st_ino
+                return [sock]
+            if config.fd is not None:
+                return [socket_of_fd(config.fd)]
+            return await self._bind_all_addresses()
+        except OSError as exc:
+            exit_with_error(describe_bind_error(config, exc), LOAD_FAILURE)
+
+    async def _bind_all_addresses(self) -> list[socket.socket]:
+        """Sockets for every address of the host, all on one port."""
+        host, port = self.config.host or None, self.config.port
+        infos = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        bound: list[socket.socket] = []
+        try:
+            for family, _, proto, _, address in dict.fromkeys(infos):
+                if port == 0 and bound:
+                    address = (address[0], bound[0].getsockname()[1], *address[2:])
+                try:
+                    bound.append(bind_tcp(family, proto, address))
+                except OSError:
+                    # A host without IPv6 still resolves names to IPv6 addresses.
+                    if family != socket.AF_INET6 or len(infos) == 1:
+                        raise
+        except OSError:
+            for sock in bound:
+                sock.close()
+            raise
+        return bound
+
+    def _make_core(self) -> _core.Server:
+        config = self.config
+        assert config.loaded_app is not None and self._loop is not None
+        limits: dict[str, Any] = {}
+        if config.h11_max_incomplete_event_size is not None:
+            limits["limit_request_head"] = config.h11_max_incomplete_event_size
+        return _core.Server(
+            self._loop,
+            config.loaded_app,
+            root_path=config.root_path,
+            server_header=config.server_header,
+            date_header=config.date_header,
+            headers=config.encoded_headers,
+            state=self.lifespan.state,
+            access_log=_access_log(config),
+            logger=logger,
+            limit_concurrency=config.limit_concurrency,
+            limit_max_requests=self.limit_max_requests,
+            on_max_requests=self._on_max_requests,
+            timeout_keep_alive=float(config.timeout_keep_alive),
+            **limits,
+        )
+
+    def _on_max_requests(self) -> None:
+        logger.info("Maximum request limit of %d exceeded. Terminating process.", self.limit_max_requests)
+        self.should_exit = True
+
+    async def main_loop(self) -> None:
+        """Wait until should_exit is set, calling config.callback_notify now and then if there is one."""
+        if self.config.callback_notify is None:
+            await self._exit_event.wait()
+            return
+        while not self.should_exit:
+            await self.config.callback_notify()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._exit_event.wait(), self.config.timeout_notify)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, wait for the connections and requests that run, then run the application's shutdown.
+
+        The wait ends after config.timeout_graceful_shutdown seconds, or when force_exit is set; then the requests that
+        still run are cancelled and their connections dropped.
+
+        Args:
+            sockets: those that were given to startup(); closed here.
+        """
+        logger.info("Shutting down")
+        self._close_sockets(sockets)
+        await self._stop_core()
+        if not self.force_exit:
+            await self._unless_forced(self.lifespan.shutdown())
+
+    async def _stop_core(self) -> None:
+        core = self._core
+        if core is None:
+            return
+        core.shutdown()
+        closed = core.wait_closed()
+        if not await self._wait_closed(closed):
+            running = core.requests_running
+            if not self.force_exit:
+                logger.error("Cancel %s running task(s), timeout graceful shutdown exceeded", running)
+            core.abort()
+            await asyncio.wait([closed], timeout=_ABORT_PATIENCE)
+            if core.requests_running:
+                logger.warning("%d request(s) go on after their cancellation", core.requests_running)
+
+    async def _wait_closed(self, closed: asyncio.Future[None]) -> bool:
+        """Whether `closed` was done within the time that graceful shutdown has."""
+        timeout = self.config.timeout_graceful_shutdown
+        if self.force_exit or timeout == 0:
+            return closed.done()
+        forced = asyncio.ensure_future(self._force_event.wait())
+        waited: list[asyncio.Future[Any]] = [closed, forced]
+        try:
+            quiet = _QUIET_CLOSE if timeout is None else min(_QUIET_CLOSE, timeout)
+            done, _ = await asyncio.wait(waited, timeout=quiet, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                what = "connections to close" if self._core and self._core.connections else "requests to complete"
+                logger.info("Waiting for %s. (CTRL+C to force quit)", what)
+                rest = None if timeout is None else timeout - quiet
+                await asyncio.wait(waited, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            forced.cancel()
+        return closed.done()
+
+    async def _unless_forced(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run `work` until it ends or force_exit is set; whether it ended."""
+        task = asyncio.ensure_future(work)
+        forced = asyncio.ensure_future(self._force_event.wait())
+        try:
+            await asyncio.wait([task, forced], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            forced.cancel()
+            if not task.done():
+                task.cancel()
+        if task.done():
+            await task
+            return True
+        return False
+
+    def _close_sockets(self, given: Sequence[socket.socket] | None) -> None:
+        """Close the listening sockets: those bound here, and those `given` to serve()."""
+        if self._core is not None:
+            self._core.close_listeners()
+        if self._uds_inode is not None and self.config.uds is not None:
+            unlink_unix(self.config.uds, self._uds_inode)
+            self._uds_inode = None
+        for listener in self.servers:
+            listener.sockets[0].close()
+        for sock in given or ():
+            sock.close()
+
+    def _wake(self) -> None:
+        """Make the waits of the loop see should_exit and force_exit."""
+        loop = self._loop
+        if loop is not None and (self._should_exit or self._force_exit):
+            # The loop may have been closed meanwhile, in its own thread.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._set_events)
+
+    def _set_events(self) -> None:
+        if self._should_exit or self._force_exit:
+            self._exit_event.set()
+        if self._force_exit:
+            self._force_event.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Context in which SIGINT and SIGTERM stop the server; at its end they are raised again for whoever was before.
+
+        In another thread than the main one it does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.install_signal_handlers()
+        try:
+            yield
+        finally:
+            for number, handler in self._original_handlers.items():
+                signal.signal(number, handler)
+            self._original_handlers.clear()
+        if self._reraise_signals:
+            for number in reversed(self._captured_signals):
+                signal.raise_signal(number)
+
+    def install_signal_handlers(self) -> None:
+        """Make handle_exit() the handler of SIGINT and SIGTERM. A subclass may override it to leave signals alone."""
+        for number in HANDLED_SIGNALS:
+            self._original_handlers[number] = signal.signal(number, self.handle_exit)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Signal handler: the first signal asks for a graceful stop, SIGINT after that for an immediate one."""
+        self._captured_signals.append(sig)
+        if self._should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        else:
+            self.should_exit = True
+
+
+def _access_log(config: Config) -> Callable[[tuple[str, int] | None, str, str, str, int], None] | None:
+    """What the core calls for each response; None when nobody would hear it."""
+    access_logger = logging.getLogger("bolide.access")
+    if not config.access_log or not access_logger.hasHandlers():
+        return None
+
+    def log(client: tuple[str, int] | None, method: str, target: str, http_version: str, status: int) -> None:
+        address = f"{client[0]}:{client[1]}" if client else ""
+        access_logger.info('%s - "%s %s HTTP/%s" %d', address, method, target, http_version, status)
+
+    return log
+
+
+def make_config(app: Callable[..., Any] | str, app_dir: str | None = None, **options: Any) -> Config:
+    """The configuration of `options`, with `app_dir` put in front of sys.path."""
+    if app_dir is not None:
+        sys.path.insert(0, os.path.abspath(app_dir))
+    return Config(app, **options)
+
+
+def serve_config(config: Config) -> None:
+    """Serve `config` until told to stop; see serve()."""
+    # Before any loop runs, so that a module may use asyncio.run() as it is imported.
+    config.load_app()
+    server = Server(config)
+    server._reraise_signals = False
+    server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def serve(app: Callable[..., Any] | str, **options: Unpack[ServeOptions]) -> None:
+    """Serve `app` on a bolide loop of its own until SIGINT or SIGTERM stops it gracefully.
+
+    Args:
+        app: an ASGI callable, or an import string "module:attribute".
+        options: the keyword arguments of bolide.Config, and app_dir, a folder to put in front of sys.path.
+
+    Raises:
+        SystemExit: code 1: the application cannot be loaded or the address not be bound; 3: its startup failed.
+        UnsupportedOptionError, ValueError, OSError: as bolide.Config.
+        RuntimeError: a loop is running in this thread: await bolide.Server(config).serve() there.
+    """
+    serve_config(make_config(app, **options))
