@@ -70,7 +70,9 @@ def resolve_interface(app: Any) -> Literal["asgi3", "asgi2"]:
     Raises:
         TypeError: it can be called like neither.
     """
-    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+    # A class is called to make an instance: its __call__ is not what the server calls first.
+    call = None if inspect.isclass(app) else getattr(app, "__call__", None)  # noqa: B004
+    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call):
         return "asgi3"
     try:
         signature = inspect.signature(app)
@@ -302,6 +304,7 @@ class Config:
             raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {self.interface!r}")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is 0 to 65535, not {self.port}")
+        self.encoded_headers = [_encode_header(name, value) for name, value in self.headers]
         for name, others in (("loop", _OTHER_LOOPS), ("http", _OTHER_HTTP), ("ws", _OTHER_WS)):
             value = getattr(self, name)
             if value in others and value != "none":

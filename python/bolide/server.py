@@ -107,7 +107,8 @@ class Server:
         Raises:
             RuntimeError: a loop is running in this thread.
         """
-        _runner.run(self.serve(sockets), self.config.get_loop_factory())
+        loop_factory = self.config.get_loop_factory()
+        _runner.run(self.serve(sockets), loop_factory)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on the running loop, which must be bolide's, until should_exit is set or SIGINT or SIGTERM arrives.
@@ -350,8 +351,9 @@ class Server:
                 loop.call_soon_threadsafe(self._set_events)
 
     def _set_events(self) -> None:
-        if self._should_exit or self._force_exit:
-            self._exit_event.set()
+        if not self._exit_event.is_set() and not self.started and self._captured_signals:
+            logger.info("Stopping after the startup. (CTRL+C to force quit)")
+        self._exit_event.set()
         if self._force_exit:
             self._force_event.set()
 

@@ -1,0 +1,202 @@
+"""The logs: their look, their levels, their configuration."""
+
+import json
+import logging
+import os
+import pty
+import re
+import sys
+
+import pytest
+
+from bolide.logging import TRACE, AccessFormatter, DefaultFormatter
+
+
+def record(level, message, *args, **extra):
+    made = logging.LogRecord("bolide", level, "file", 1, message, args, None)
+    made.__dict__.update(extra)
+    made.levelname = logging.getLevelName(level)
+    return made
+
+
+ACCESS = ("127.0.0.1:5000", "GET", "/a%20b?c=d", "1.1", 404)
+MESSAGE = '%s - "%s %s HTTP/%s" %d'
+
+
+def test_plain_line():
+    line = DefaultFormatter("%(levelprefix)s %(message)s", use_colors=False).format(record(logging.INFO, "a %s", "b"))
+    assert line == "INFO:     a b"
+
+
+def test_coloured_line_shows_the_coloured_message():
+    formatter = DefaultFormatter("%(levelprefix)s %(message)s", use_colors=True)
+    line = formatter.format(record(logging.WARNING, "a %s", "b", color_message="A \x1b[1m%s\x1b[0m"))
+    assert line == "\x1b[33mWARNING\x1b[0m:  A \x1b[1mb\x1b[0m"
+
+
+@pytest.mark.parametrize(
+    ("level", "code"),
+    [(TRACE, 34), (logging.DEBUG, 36), (logging.INFO, 32), (logging.WARNING, 33), (logging.ERROR, 31), (logging.CRITICAL, 91)],
+)
+def test_colours_of_the_levels(level, code):
+    line = DefaultFormatter("%(levelprefix)s", use_colors=True).format(record(level, "x"))
+    assert line.startswith(f"\x1b[{code}m")
+
+
+def test_a_record_is_the_same_for_the_next_handler():
+    made = record(logging.INFO, "plain", color_message="coloured")
+    DefaultFormatter("%(levelprefix)s %(message)s", use_colors=True).format(made)
+    assert logging.Formatter("%(message)s").format(made) == "plain"
+
+
+ACCESS_FORMAT = '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s'
+
+
+def test_access_line():
+    line = AccessFormatter(ACCESS_FORMAT, use_colors=False).format(record(logging.INFO, MESSAGE, *ACCESS))
+    assert line == 'INFO:     127.0.0.1:5000 - "GET /a%20b?c=d HTTP/1.1" 404 Not Found'
+
+
+@pytest.mark.parametrize(("status", "code"), [(100, 97), (200, 32), (302, 33), (404, 31), (500, 91)])
+def test_coloured_access_line(status, code):
+    line = AccessFormatter(ACCESS_FORMAT, use_colors=True).format(record(logging.INFO, MESSAGE, *ACCESS[:4], status))
+    assert '"\x1b[1mGET /a%20b?c=d HTTP/1.1\x1b[0m"' in line
+    assert re.search(rf"\x1b\[{code}m{status} [A-Z][A-Za-z ]+\x1b\[0m$", line)
+
+
+def test_access_line_of_an_unknown_status():
+    line = AccessFormatter("%(status_code)s", use_colors=True).format(record(logging.INFO, MESSAGE, *ACCESS[:4], 799))
+    assert line == "799 "
+
+
+def test_access_log_goes_to_stdout(serve, client):
+    command, url = serve("main:app")
+    client.get(f"{url}/a%20b?c=d")
+    assert command.stop() == 0
+    assert re.fullmatch(r'INFO:     127\.0\.0\.1:\d+ - "GET /a%20b\?c=d HTTP/1\.1" 200 OK\n', command.stdout)
+
+
+@pytest.mark.parametrize("arguments", [["--no-access-log"], ["--log-level", "warning"]], ids=" ".join)
+def test_access_log_is_off(serve, client, bolide, arguments, tmp_path):
+    path = tmp_path / "s"
+    command = bolide("main:app", "--uds", str(path), *arguments)
+    import httpx
+
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=0)) as unix:
+        while True:
+            try:
+                assert unix.get("http://x/").status_code == 200
+                break
+            except httpx.ConnectError:
+                assert command.process.poll() is None
+    assert command.stop() == 0
+    assert command.stdout == ""
+
+
+def test_log_level_silences_the_server(serve, bolide, write):
+    command = bolide("nowhere:app", "--log-level", "critical")
+    assert command.wait() == 1
+    assert command.stderr == ""
+
+
+def test_trace_logs_the_messages_without_their_content(serve, client):
+    command, url = serve("main:app", "--log-level", "trace")
+    client.get(url)
+    assert command.stop() == 0
+    assert re.search(r"TRACE:    127\.0\.0\.1:\d+ - ASGI \[\d+\] Started scope=\{'type': 'http'", command.stderr)
+    assert re.search(r"ASGI \[\d+\] Send \{'type': 'http.response.body', 'body': '<\d+ bytes>'\}", command.stderr)
+    assert re.search(r"ASGI \[\d+\] Completed", command.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "coloured"), [(["--use-colors"], True), (["--no-use-colors"], False), ([], False)], ids=str
+)
+def test_colours_of_the_command(serve, client, arguments, coloured):
+    command, url = serve("main:app", *arguments)
+    client.get(re.sub(r"\x1b\[\d+m", "", url))
+    assert command.stop() == 0
+    assert ("\x1b[32mINFO\x1b[0m:     " in command.stderr) == coloured
+    assert ("\x1b[32mINFO\x1b[0m:     " in command.stdout) == coloured
+
+
+def test_a_terminal_gets_colours(bolide):
+    ours, terminal = pty.openpty()
+    try:
+        command = bolide("nowhere:app", stdin=terminal)
+        assert command.wait() == 1
+        assert "\x1b" not in command.stderr
+        import subprocess
+
+        process = subprocess.run([sys.executable, "-m", "bolide", "nowhere:app"], stderr=terminal, timeout=20)
+        assert process.returncode == 1
+        assert os.read(ours, 4096).startswith(b"\x1b[31mERROR\x1b[0m:    Error loading ASGI app.")
+    finally:
+        os.close(ours)
+        os.close(terminal)
+
+
+CONFIGURATION = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"own": {"format": "own %(name)s %(message)s"}},
+    "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own", "stream": "ext://sys.stdout"}},
+    "loggers": {"bolide": {"handlers": ["own"], "level": "INFO"}},
+}
+TOML = """
+    version = 1
+    disable_existing_loggers = false
+    formatters.own.format = "own %(name)s %(message)s"
+    handlers.own = { class = "logging.StreamHandler", formatter = "own", stream = "ext://sys.stdout" }
+    loggers.bolide = { handlers = ["own"], level = "INFO" }
+"""
+INI = """
+    [loggers]
+    keys = root, bolide
+
+    [handlers]
+    keys = own
+
+    [formatters]
+    keys = own
+
+    [logger_root]
+    level = WARNING
+    handlers =
+
+    [logger_bolide]
+    level = INFO
+    handlers = own
+    qualname = bolide
+
+    [handler_own]
+    class = StreamHandler
+    formatter = own
+    args = (sys.stdout,)
+
+    [formatter_own]
+    format = own %(name)s %(message)s
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("log.json", json.dumps(CONFIGURATION)), ("log.yaml", json.dumps(CONFIGURATION)), ("log.toml", TOML), ("log.ini", INI)],
+    ids=["json", "yaml", "toml", "ini"],
+)
+def test_log_config_files(bolide, write, client, name, content):
+    if name.endswith(".yaml"):
+        pytest.importorskip("yaml")
+    write(name, content)
+    command = bolide("main:app", "--port", "0", "--log-config", name)
+    url = command.wait_for(r"own bolide\.error Bolide running on (\S+) ")[1]
+    client.get(url)
+    assert command.stop() == 0
+    assert re.search(r'own bolide\.access 127\.0\.0\.1:\d+ - "GET / HTTP/1\.1" 200\n', command.stdout)
+    assert command.stderr == ""
+
+
+def test_a_broken_log_config_is_one_line_and_exit_code_2(bolide, write):
+    write("log.json", "{")
+    command = bolide("main:app", "--log-config", "log.json")
+    assert command.wait() == 2
+    assert len(command.stderr.splitlines()) == 1
