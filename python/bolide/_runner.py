@@ -9,17 +9,23 @@ __all__ = ["run"]
 
 T = TypeVar("T")
 
-# Seconds that leftover tasks get to end after they have been cancelled.
-PATIENCE = 5.0
-
 logger = logging.getLogger("bolide.error")
 
 
-def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> T:
+def run(
+    main: Coroutine[Any, Any, T],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+    patience: Callable[[], float],
+) -> T:
     """Run `main` to its end on a new loop, then cancel what is left on that loop and close it.
 
-    As asyncio.run does, except that a task that swallows its cancellation is left behind after PATIENCE seconds, with a
-    warning, instead of keeping the process for ever; and that signals are left alone.
+    As asyncio.run does, except that a task that swallows its cancellation is left behind after a while, with a warning,
+    instead of keeping the process for ever; and that signals are left alone.
+
+    Args:
+        main: what to run.
+        loop_factory: makes the loop.
+        patience: tells, once `main` has ended, the seconds that leftover tasks get to end after their cancellation.
 
     Returns:
         what `main` returns.
@@ -40,20 +46,20 @@ def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.Abstrac
         return loop.run_until_complete(main)
     finally:
         try:
-            _cancel_all_tasks(loop)
+            _cancel_all_tasks(loop, patience())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             loop.close()
 
 
-def _cancel_all_tasks(loop: asyncio.AbstractEventLoop) -> None:
+def _cancel_all_tasks(loop: asyncio.AbstractEventLoop, patience: float) -> None:
     tasks = asyncio.all_tasks(loop)
     if not tasks:
         return
     for task in tasks:
         task.cancel()
-    done, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=PATIENCE))
+    done, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=patience))
     for task in done:
         if not task.cancelled() and task.exception() is not None:
             loop.call_exception_handler(
@@ -65,4 +71,4 @@ def _cancel_all_tasks(loop: asyncio.AbstractEventLoop) -> None:
             )
     if pending:
         names = ", ".join(sorted(task.get_name() for task in pending))
-        logger.warning("Left behind after %g s, not ended by their cancellation: %s", PATIENCE, names)
+        logger.warning("Left behind after %g s, not ended by their cancellation: %s", patience, names)

@@ -27,8 +27,11 @@ HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Seconds: idle connections are given this long to close before the log says that the server waits for them.
 _QUIET_CLOSE = 0.1
-# Seconds that requests get to end after they have been cancelled.
-_ABORT_PATIENCE = 2.0
+# Seconds that requests get to end after they have been cancelled, and then tasks that the application left running.
+_REQUEST_PATIENCE = 2.0
+_TASK_PATIENCE = 5.0
+# Seconds instead of both when the stop is forced.
+_FORCED_PATIENCE = 0.5
 
 logger = logging.getLogger("bolide.error")
 
@@ -108,7 +111,7 @@ class Server:
             RuntimeError: a loop is running in this thread.
         """
         loop_factory = self.config.get_loop_factory()
-        _runner.run(self.serve(sockets), loop_factory)
+        _runner.run(self.serve(sockets), loop_factory, lambda: _FORCED_PATIENCE if self.force_exit else _TASK_PATIENCE)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on the running loop, which must be bolide's, until should_exit is set or SIGINT or SIGTERM arrives.
@@ -292,7 +295,7 @@ class Server:
             if not self.force_exit:
                 logger.error("Cancel %s running task(s), timeout graceful shutdown exceeded", running)
             core.abort()
-            await asyncio.wait([closed], timeout=_ABORT_PATIENCE)
+            await asyncio.wait([closed], timeout=_FORCED_PATIENCE if self.force_exit else _REQUEST_PATIENCE)
             if core.requests_running:
                 logger.warning("%d request(s) go on after their cancellation", core.requests_running)
 

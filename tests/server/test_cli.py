@@ -17,16 +17,63 @@ from bolide.options import ServeOptions
 OPTIONS = [option for group in cli.OPTIONS.values() for option in group]
 
 # The command line of uvicorn 0.54, besides --help and --version.
-UVICORN_FLAGS = """
-    --host --port --uds --fd --reload --reload-dir --reload-include --reload-exclude --reload-delay --workers --loop --http
-    --http2 --ws --ws-max-size --ws-max-queue --ws-ping-interval --ws-ping-timeout --ws-per-message-deflate --lifespan
-    --interface --env-file --log-config --log-level --access-log --no-access-log --use-colors --no-use-colors
-    --proxy-headers --no-proxy-headers --server-header --no-server-header --date-header --no-date-header
-    --forwarded-allow-ips --root-path --limit-concurrency --backlog --limit-max-requests --limit-max-requests-jitter
-    --timeout-keep-alive --timeout-graceful-shutdown --timeout-worker-healthcheck --ssl-keyfile --ssl-certfile
-    --ssl-keyfile-password --ssl-version --ssl-cert-reqs --ssl-ca-certs --ssl-ciphers --header --app-dir
-    --h11-max-incomplete-event-size --reset-contextvars --factory
-""".split()
+UVICORN_FLAGS = [
+    "--host",
+    "--port",
+    "--uds",
+    "--fd",
+    "--reload",
+    "--reload-dir",
+    "--reload-include",
+    "--reload-exclude",
+    "--reload-delay",
+    "--workers",
+    "--loop",
+    "--http",
+    "--http2",
+    "--ws",
+    "--ws-max-size",
+    "--ws-max-queue",
+    "--ws-ping-interval",
+    "--ws-ping-timeout",
+    "--ws-per-message-deflate",
+    "--lifespan",
+    "--interface",
+    "--env-file",
+    "--log-config",
+    "--log-level",
+    "--access-log",
+    "--no-access-log",
+    "--use-colors",
+    "--no-use-colors",
+    "--proxy-headers",
+    "--no-proxy-headers",
+    "--server-header",
+    "--no-server-header",
+    "--date-header",
+    "--no-date-header",
+    "--forwarded-allow-ips",
+    "--root-path",
+    "--limit-concurrency",
+    "--backlog",
+    "--limit-max-requests",
+    "--limit-max-requests-jitter",
+    "--timeout-keep-alive",
+    "--timeout-graceful-shutdown",
+    "--timeout-worker-healthcheck",
+    "--ssl-keyfile",
+    "--ssl-certfile",
+    "--ssl-keyfile-password",
+    "--ssl-version",
+    "--ssl-cert-reqs",
+    "--ssl-ca-certs",
+    "--ssl-ciphers",
+    "--header",
+    "--app-dir",
+    "--h11-max-incomplete-event-size",
+    "--reset-contextvars",
+    "--factory",
+]
 
 
 def test_without_arguments_prints_a_short_help(bolide):
@@ -66,7 +113,9 @@ def test_knows_every_option_of_uvicorn():
     assert set(UVICORN_FLAGS) <= set(parser._option_string_actions)
 
 
-@pytest.mark.parametrize("option", [option for option in OPTIONS if option.name not in ("app_dir", "log_config")], ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    "option", [option for option in OPTIONS if option.name not in ("app_dir", "log_config")], ids=lambda o: o.name
+)
 def test_defaults_in_the_help_are_those_of_config(option):
     default = inspect.signature(Config).parameters[option.name].default
     assert option.default == default
@@ -136,10 +185,19 @@ def test_a_host_that_does_not_resolve_is_one_line_and_exit_code_1(bolide):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--port", "http"], ["--port", "70000"], ["--lifespan", "maybe"], ["--log-level", "loud"], ["--nonsense"],
-     ["--header", "nocolon"], ["--header", "bad name:1"], ["--env-file", "missing.env"], ["--ws-per-message-deflate", "perhaps"],
-     ["--uds-permissions", "999"]],
-)  # fmt: skip
+    [
+        ["--port", "http"],
+        ["--port", "70000"],
+        ["--lifespan", "maybe"],
+        ["--log-level", "loud"],
+        ["--nonsense"],
+        ["--header", "nocolon"],
+        ["--header", "bad name:1"],
+        ["--env-file", "missing.env"],
+        ["--ws-per-message-deflate", "perhaps"],
+        ["--uds-permissions", "999"],
+    ],
+)
 def test_wrong_options_end_with_exit_code_2_and_name_the_fault(bolide, arguments):
     command = bolide("main:app", *arguments)
     assert command.wait() == 2
@@ -193,7 +251,9 @@ def test_root_path(serve, client):
 
 
 def test_headers(serve, client):
-    _, url = serve("main:app", "--header", "X-One:1", "--header", "X-Two: a:b c", "--no-server-header", "--no-date-header")
+    _, url = serve(
+        "main:app", "--header", "X-One:1", "--header", "X-Two: a:b c", "--no-server-header", "--no-date-header"
+    )
     headers = client.get(url).headers
     assert headers["x-one"] == "1"
     assert headers["x-two"] == "a:b c"

@@ -122,7 +122,9 @@ def test_headers_are_encoded():
     assert config.encoded_headers == [(b"x-name", b"Value"), (b"set-cookie", b"\xe9=1")]
 
 
-@pytest.mark.parametrize("header", [("x", "a\r\nb: c"), ("x\n", "\0"), ("x y", "1"), ("", "1"), ("x:", "1"), ("x", "\N{EURO SIGN}")])
+@pytest.mark.parametrize(
+    "header", [("x", "a\r\nb: c"), ("x\n", "\0"), ("x y", "1"), ("", "1"), ("x:", "1"), ("x", "\N{EURO SIGN}")]
+)
 def test_headers_that_would_break_the_response_are_refused(header):
     with pytest.raises(ValueError):
         Config(asgi3, headers=[header], log_config=None)
@@ -130,7 +132,13 @@ def test_headers_that_would_break_the_response_are_refused(header):
 
 @pytest.mark.parametrize(
     "options",
-    [{"workers": 2}, {"reload": True}, {"http2": True}, {"ssl_certfile": "x"}, {"ssl_context_factory": lambda c, d: d()}],
+    [
+        {"workers": 2},
+        {"reload": True},
+        {"http2": True},
+        {"ssl_certfile": "x"},
+        {"ssl_context_factory": lambda c, d: d()},
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_options_that_do_not_work_yet_are_refused(options):
@@ -192,7 +200,10 @@ def test_bind_socket_on_a_unix_path(tmp_path):
 
 
 def test_bind_socket_of_a_file_descriptor():
-    with socket.create_server(("127.0.0.1", 0)) as given, Config(asgi3, fd=given.fileno(), log_config=None).bind_socket() as sock:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as given,
+        Config(asgi3, fd=given.fileno(), log_config=None).bind_socket() as sock,
+    ):
         assert sock.family == socket.AF_INET
         assert sock.getsockname() == given.getsockname()
         assert sock.fileno() != given.fileno()

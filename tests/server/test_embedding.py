@@ -92,7 +92,10 @@ def test_force_exit_from_another_thread_ends_a_request_that_hangs():
         await asyncio.Event().wait()
 
     server = bolide.Server(config(hang))
-    with in_thread(server), socket.create_connection(("127.0.0.1", int(url_of(server).split(":")[2].strip("/")))) as sock:
+    with (
+        in_thread(server),
+        socket.create_connection(("127.0.0.1", int(url_of(server).split(":")[2].strip("/")))) as sock,
+    ):
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert running.wait(DEADLINE)
         server.should_exit = True
@@ -310,7 +313,7 @@ def test_serve_function_inside_a_running_loop_is_an_error():
 
 def test_another_loop_is_a_clear_error():
     async def main():
-        with pytest.raises(RuntimeError, match="bolide's event loop only.*new_event_loop"):
+        with pytest.raises(RuntimeError, match=r"bolide's event loop only.*new_event_loop"):
             await bolide.Server(config()).serve()
 
     loop = asyncio.SelectorEventLoop()
@@ -336,9 +339,8 @@ def test_a_port_in_use_ends_before_the_application_has_started():
     async def application(scope, receive, send):
         told.append(scope["type"])
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(SystemExit) as caught:
-            bolide.Server(config(application, port=taken.getsockname()[1])).run()
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
+        bolide.Server(config(application, port=taken.getsockname()[1])).run()
     assert caught.value.code == 1
     assert told == []
 

@@ -88,7 +88,10 @@ def test_an_application_without_lifespan_is_served(serve, client, write, on_life
 
 
 def test_an_application_that_waits_for_ever_after_startup_is_stopped(serve, client, write):
-    write("plain.py", application("await receive(); await send({'type': 'lifespan.startup.complete'}); await receive(); return"))
+    write(
+        "plain.py",
+        application("await receive(); await send({'type': 'lifespan.startup.complete'}); await receive(); return"),
+    )
     command, url = serve("plain:app")
     assert client.get(url).text == "ok"
     assert command.stop(signal.SIGINT) == 0
@@ -144,7 +147,8 @@ def test_connections_are_accepted_only_after_startup(bolide, client, write, tmp_
         "slow.py",
         application(
             "await receive(); import socket; s = socket.socket();"
-            " print('refused' if s.connect_ex(('127.0.0.1', int(open('port').read()))) else 'accepted', flush=True); s.close();"
+            " refused = s.connect_ex(('127.0.0.1', int(open('port').read())));"
+            " print('refused' if refused else 'accepted', flush=True); s.close();"
             " await send({'type': 'lifespan.startup.complete'}); await receive(); return"
         ),
     )

@@ -36,7 +36,14 @@ def test_coloured_line_shows_the_coloured_message():
 
 @pytest.mark.parametrize(
     ("level", "code"),
-    [(TRACE, 34), (logging.DEBUG, 36), (logging.INFO, 32), (logging.WARNING, 33), (logging.ERROR, 31), (logging.CRITICAL, 91)],
+    [
+        (TRACE, 34),
+        (logging.DEBUG, 36),
+        (logging.INFO, 32),
+        (logging.WARNING, 33),
+        (logging.ERROR, 31),
+        (logging.CRITICAL, 91),
+    ],
 )
 def test_colours_of_the_levels(level, code):
     line = DefaultFormatter("%(levelprefix)s", use_colors=True).format(record(level, "x"))
@@ -180,7 +187,12 @@ INI = """
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("log.json", json.dumps(CONFIGURATION)), ("log.yaml", json.dumps(CONFIGURATION)), ("log.toml", TOML), ("log.ini", INI)],
+    [
+        ("log.json", json.dumps(CONFIGURATION)),
+        ("log.yaml", json.dumps(CONFIGURATION)),
+        ("log.toml", TOML),
+        ("log.ini", INI),
+    ],
     ids=["json", "yaml", "toml", "ini"],
 )
 def test_log_config_files(bolide, write, client, name, content):
