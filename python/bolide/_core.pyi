@@ -3,10 +3,105 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from contextvars import Context
+from typing import Any, Protocol, TypeVar, TypeVarTuple, final
 
-__all__ = ["ClientDisconnected", "Server"]
+__all__ = ["ClientDisconnected", "Handle", "Loop", "Server", "StreamTransport", "TimerHandle"]
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+# --- the loop -------------------------------------------------------------------------------------------------------
+
+class Handle:
+    """A callback that the loop is to call, as asyncio.Handle."""
+
+    def cancel(self) -> None:
+        """Cancel the callback. Does nothing when it was cancelled or has run."""
+
+    def cancelled(self) -> bool:
+        """Whether the callback was cancelled."""
+
+    def get_context(self) -> Context:
+        """The contextvars.Context in which the callback runs."""
+
+class TimerHandle(Handle):
+    """A callback that the loop is to call at a time, as asyncio.TimerHandle."""
+
+    def when(self) -> float:
+        """The deadline, in seconds of loop.time()."""
+
+class Loop:
+    """The part of bolide.Loop that is in C; not for use on its own."""
+
+    slow_callback_duration: float
+
+    def call_soon(self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None) -> Handle:
+        """Call callback(*args) on the next turn, in order of registration, in `context` or a copy of the current one.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> Handle:
+        """call_soon() from any thread; wakes the loop."""
+
+    def call_later(
+        self, delay: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> TimerHandle:
+        """Call callback(*args) after `delay` seconds, never earlier."""
+
+    def call_at(
+        self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> TimerHandle:
+        """Call callback(*args) at the time `when`, in seconds of time()."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """A new asyncio.Future of this loop."""
+
+    def create_task(self, coro: Coroutine[Any, Any, _T], **kwargs: Any) -> asyncio.Task[_T]:
+        """Schedule a coroutine; the keywords (name, context, eager_start) are those of the running Python's Task."""
+
+    def time(self) -> float:
+        """The monotonic clock, in seconds."""
+
+    def stop(self) -> None:
+        """End run_forever() after the current turn."""
+
+    def is_running(self) -> bool:
+        """Whether run_forever() is at work."""
+
+    def is_closed(self) -> bool:
+        """Whether close() was called."""
+
+    def add_reader(self, fd: int | _HasFileno, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
+        """Call callback(*args) whenever `fd` is readable."""
+
+    def add_writer(self, fd: int | _HasFileno, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
+        """Call callback(*args) whenever `fd` is writable."""
+
+    def remove_reader(self, fd: int | _HasFileno) -> bool:
+        """Stop watching `fd` for reading; whether it was watched."""
+
+    def remove_writer(self, fd: int | _HasFileno) -> bool:
+        """Stop watching `fd` for writing; whether it was watched."""
+
+    def _run(self) -> None: ...
+    def _close(self) -> None: ...
+    def _check_closed(self) -> None: ...
+    def _listen(self, *args: Any) -> None: ...
+
+@final
+class StreamTransport(asyncio.Transport):
+    """The transport of a TCP or Unix stream connection: the interface of asyncio.Transport, not a subclass of it."""
+
+# --- the server -----------------------------------------------------------------------------------------------------
 
 class ClientDisconnected(ConnectionError):
     """Raised by an ASGI `send()` once the application has been told of the disconnect, or the connection is broken.
@@ -27,13 +122,15 @@ class Server:
         date_header: send `date` unless the response has one of its own.
         headers: (name, value) pairs of bytes put into every response.
         state: the lifespan state; every request gets a shallow copy as scope["state"]. None leaves the key out.
-        access_log: called as access_log(client, method, target, http_version, status) when a response starts; `client` is
-            scope["client"], `target` the quoted path with the query. What it raises goes to the loop's exception handler.
+        access_log: called as access_log(client, method, target, http_version, status) when a response starts; `client`
+            is scope["client"], `target` the quoted path with the query. What it raises goes to the loop's exception
+            handler.
         logger: gets what goes wrong (application errors, invalid requests); None: logging.getLogger("bolide.error").
         limit_concurrency: open connections or running requests from which on requests are answered with 503.
         limit_max_requests: after so many requests `on_max_requests` is called, once.
         on_max_requests: called without arguments, in the loop's thread.
-        limit_request_head: bytes of a request line with its headers, answered with 431 beyond (414 for the target alone).
+        limit_request_head: bytes of a request line with its headers, answered with 431 beyond (414 for the target
+            alone).
         limit_request_headers: number of header fields, answered with 431 beyond.
         timeout_keep_alive: seconds that a connection may be idle after a response.
         timeout_request_head: seconds from the first byte of a request (or from the accept) to the end of its headers.

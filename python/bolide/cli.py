@@ -358,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: code 1: the application cannot be loaded or the address not be bound; 2: wrong or unsupported
-            options; 3: the application's startup failed. After a stop by SIGINT or SIGTERM it returns.
+            options; 3: the application's startup or shutdown failed. After a stop by SIGINT or SIGTERM it returns.
     """
     arguments = sys.argv[1:] if argv is None else argv
     given = vars(make_parser().parse_args(arguments))

@@ -29,7 +29,7 @@ LOAD_FAILURE = 1
 """Exit code when the application cannot be found or the address cannot be bound."""
 
 STARTUP_FAILURE = 3
-"""Exit code when the application's startup fails."""
+"""Exit code when the application's startup or shutdown fails."""
 
 SSL_PROTOCOL_VERSION = int(ssl.PROTOCOL_TLS_SERVER)
 LIFESPANS = ("auto", "on", "off")

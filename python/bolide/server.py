@@ -421,7 +421,7 @@ def serve_config(config: Config) -> None:
     server = Server(config)
     server._reraise_signals = False
     server.run()
-    if not server.started:
+    if not server.started or server.lifespan.should_exit:
         sys.exit(STARTUP_FAILURE)
 
 
@@ -433,7 +433,8 @@ def serve(app: Callable[..., Any] | str, **options: Unpack[ServeOptions]) -> Non
         options: the keyword arguments of bolide.Config, and app_dir, a folder to put in front of sys.path.
 
     Raises:
-        SystemExit: code 1: the application cannot be loaded or the address not be bound; 3: its startup failed.
+        SystemExit: code 1: the application cannot be loaded or the address not be bound; 3: its startup or shutdown
+            failed.
         UnsupportedOptionError, ValueError, OSError: as bolide.Config.
         RuntimeError: a loop is running in this thread: await bolide.Server(config).serve() there.
     """

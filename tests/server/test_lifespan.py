@@ -125,11 +125,11 @@ def test_a_failed_startup_ends_with_exit_code_3(bolide, write, lifespan):
     assert "running on" not in command.stderr
 
 
-def test_a_failed_shutdown_is_logged(serve, write):
+def test_a_failed_shutdown_ends_with_exit_code_3(serve, write):
     complete = "await receive(); await send({'type': 'lifespan.startup.complete'}); await receive(); "
     write("plain.py", application(complete + "await send({'type': 'lifespan.shutdown.failed', 'message': 'stuck'})"))
     command, _ = serve("plain:app")
-    assert command.stop() == 0
+    assert command.stop() == 3
     assert "ERROR:    stuck\nERROR:    Application shutdown failed. Exiting.\n" in command.stderr
 
 
