@@ -1,0 +1,371 @@
+#include "http/connection.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "http/response.h"
+
+/* Bytes of further requests that are kept while an exchange is under way; beyond it the kernel keeps them. */
+#define HELD_MAX (64 * 1024)
+/* What a refused peer may still send before it is cut off. */
+#define LINGER_BYTES (1024 * 1024)
+/* A body that was not read when the response is complete may have so much left for the connection to be kept. */
+#define UNREAD_MAX (256 * 1024)
+
+static void settle(bolide_conn *c);
+
+/* --- closing ---------------------------------------------------------------------------------------------------------- */
+
+static void tell_gone(bolide_conn *c) {
+    if (c->request != NULL) {
+        c->http->ops->on_gone(c);
+    }
+}
+
+void bolide_conn_close(bolide_conn *c) {
+    if (bolide_conn_is_open(c)) {
+        c->flags |= BOLIDE_CONN_CLOSING;
+        bolide_stream_close_when_flushed(&c->stream);
+    }
+}
+
+void bolide_conn_abort(bolide_conn *c) {
+    c->flags |= BOLIDE_CONN_CLOSING;
+    bolide_stream_close(&c->stream);
+    tell_gone(c);
+}
+
+/* Close so that the peer gets what was queued, although it may still be sending: send a FIN and read on for a while. A close
+ * with unread bytes would make the kernel send a reset, which may overtake the answer. */
+static void linger(bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_EOF) != 0) {
+        bolide_conn_close(c);
+        return;
+    }
+    c->flags |= BOLIDE_CONN_LINGERING;
+    c->since_ms = 0;
+    c->discarded = 0;
+    bolide_stream_shutdown(&c->stream);
+    if (bolide_stream_read_start(&c->stream) != 0) {
+        bolide_conn_abort(c);
+    }
+}
+
+static void refuse(bolide_conn *c, int status) {
+    bool head = (c->flags & BOLIDE_CONN_HEAD) != 0 && c->parser.method == HTTP_HEAD;
+    bool answer = (c->flags & BOLIDE_CONN_RESPONSE) == 0 && c->http->ops->on_refused(c, status);
+    tell_gone(c);
+    if (!bolide_conn_is_open(c)) {
+        return;
+    }
+    if (!answer) {
+        bolide_conn_close(c);
+        return;
+    }
+    const char *text = status == 400 ? "Invalid HTTP request received." : bolide_reason(status);
+    if (bolide_response_simple(&c->stream, &c->http->defaults, status, head, text) != 0) {
+        PyErr_Clear();
+        bolide_conn_abort(c);
+        return;
+    }
+    linger(c);
+}
+
+/* A Python exception is set that no application code caused: there is no memory. */
+static void fail(bolide_conn *c) {
+    bolide_loop_report(c->stream.loop, "HTTP connection failed", NULL, NULL);
+    bolide_conn_abort(c);
+}
+
+void bolide_conn_expire(bolide_conn *c) {
+    if (c->split != NULL) {
+        refuse(c, 408);
+    } else if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
+        bolide_conn_abort(c);
+    } else {
+        bolide_conn_close(c);
+    }
+}
+
+/* --- the exchange ----------------------------------------------------------------------------------------------------- */
+
+static bool can_parse(const bolide_conn *c) {
+    const unsigned done = BOLIDE_CONN_MESSAGE | BOLIDE_CONN_RESPONSE;
+    return (c->flags & (BOLIDE_CONN_CLOSING | BOLIDE_CONN_LINGERING)) == 0 && (c->flags & done) != BOLIDE_CONN_MESSAGE;
+}
+
+/* Read, or do not, as the state asks for. */
+static void update_reading(bolide_conn *c) {
+    bool reading = (c->stream.flags & BOLIDE_STREAM_READING) != 0;
+    bool wanted = (c->flags & (BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_EOF | BOLIDE_CONN_CLOSING)) == 0 &&
+                  c->held_len <= HELD_MAX;
+    if (wanted && !reading) {
+        if (bolide_stream_read_start(&c->stream) != 0) {
+            bolide_conn_abort(c);
+        }
+    } else if (!wanted && reading) {
+        bolide_stream_read_stop(&c->stream);
+    }
+}
+
+/* Keep bytes that cannot be parsed yet. */
+static void hold(bolide_conn *c, const char *data, size_t len) {
+    char *held = realloc(c->held, c->held_len + len);
+    if (held == NULL) {
+        bolide_conn_abort(c);
+        return;
+    }
+    memcpy(held + c->held_len, data, len);
+    c->held = held;
+    c->held_len += len;
+    update_reading(c);
+}
+
+/* Request and response are complete. */
+static void end_exchange(bolide_conn *c) {
+    c->flags &= ~(unsigned)(BOLIDE_CONN_HEAD | BOLIDE_CONN_STARTED | BOLIDE_CONN_MESSAGE | BOLIDE_CONN_RESPONSE |
+                            BOLIDE_CONN_KEEP_ALIVE | BOLIDE_CONN_EXPECT | BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_HTTP10);
+    c->flags |= BOLIDE_CONN_SERVED;
+    c->since_ms = 0;
+    c->discarded = 0;
+    if (c->http->closing) {
+        bolide_conn_close(c);
+    }
+}
+
+/* Bytes were parsed: tell the owner what that brought. */
+static void advance(bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_HEAD) == 0) {
+        return;
+    }
+    if ((c->flags & BOLIDE_CONN_STARTED) == 0) {
+        c->flags |= BOLIDE_CONN_STARTED;
+        c->http->ops->on_start(c);
+        bolide_loop_flush_if_late(c->stream.loop);
+    } else if ((c->flags & BOLIDE_CONN_RESPONSE) == 0 && c->request != NULL) {
+        c->http->ops->on_progress(c);
+    }
+    const unsigned done = BOLIDE_CONN_MESSAGE | BOLIDE_CONN_RESPONSE;
+    if ((c->flags & done) == done && bolide_conn_is_open(c)) {
+        end_exchange(c);
+    }
+}
+
+/* Parse as much as the state of the exchange allows and keep the rest. */
+static void parse(bolide_conn *c, const char *data, size_t len) {
+    c->flags |= BOLIDE_CONN_PARSING;
+    while (len > 0 && can_parse(c)) {
+        ptrdiff_t used = bolide_parser_feed(c, data, len);
+        if (used < 0) {
+            if (used == -1) {
+                fail(c);
+            } else {
+                refuse(c, (int)-used);
+            }
+            break;
+        }
+        data += used;
+        len -= (size_t)used;
+        advance(c);
+    }
+    c->flags &= ~(unsigned)BOLIDE_CONN_PARSING;
+    if (len > 0 && (c->flags & (BOLIDE_CONN_CLOSING | BOLIDE_CONN_LINGERING)) == 0) {
+        hold(c, data, len);
+    }
+    settle(c);
+}
+
+/* After the state has changed: nothing more to come from a peer who sent a FIN? Reading as it should be? */
+static void settle(bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_EOF) != 0 && bolide_conn_is_idle(c) && c->held_len == 0) {
+        bolide_conn_close(c);
+    } else if ((c->flags & BOLIDE_CONN_LINGERING) == 0) {
+        update_reading(c);
+    }
+}
+
+void bolide_conn_resume(bolide_conn *c) {
+    if (c->held_len == 0 || !can_parse(c)) {
+        return;
+    }
+    char *held = c->held;
+    size_t len = c->held_len;
+    c->held = NULL;
+    c->held_len = 0;
+    parse(c, held, len);
+    free(held);
+}
+
+bool bolide_conn_may_keep_alive(const bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_KEEP_ALIVE) == 0 || c->http->closing) {
+        return false;
+    }
+    if ((c->flags & BOLIDE_CONN_MESSAGE) != 0) {
+        return true;
+    }
+    /* A peer that waits for 100 Continue may send the body or not: what follows would have two interpretations. */
+    bool too_much = (c->parser.flags & F_CONTENT_LENGTH) != 0 && c->parser.content_length > UNREAD_MAX;
+    return (c->flags & (BOLIDE_CONN_EXPECT | BOLIDE_CONN_EOF)) == 0 && !too_much;
+}
+
+void bolide_conn_finish(bolide_conn *c, bool keep_alive) {
+    c->flags |= BOLIDE_CONN_RESPONSE;
+    c->flags &= ~(unsigned)BOLIDE_CONN_BODY_PAUSED;
+    c->http->total_requests++;
+    if (!bolide_conn_is_open(c)) {
+        return;
+    }
+    bool message = (c->flags & BOLIDE_CONN_MESSAGE) != 0;
+    if (!keep_alive) {
+        if (message) {
+            bolide_conn_close(c);
+        } else {
+            linger(c);
+        }
+    } else if ((c->flags & BOLIDE_CONN_PARSING) == 0) {
+        c->since_ms = 0;
+        if (message) {
+            end_exchange(c);
+            if (c->held_len > 0) {
+                bolide_http_resume_soon(c);
+            }
+        }
+        settle(c);
+    }
+}
+
+void bolide_conn_continue(bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_EXPECT) != 0) {
+        static const char answer[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        c->flags &= ~(unsigned)BOLIDE_CONN_EXPECT;
+        if (bolide_stream_write(&c->stream, answer, sizeof(answer) - 1) != 0) {
+            PyErr_Clear();
+            bolide_conn_abort(c);
+        }
+    }
+}
+
+void bolide_conn_pause_body(bolide_conn *c) {
+    if ((c->flags & (BOLIDE_CONN_MESSAGE | BOLIDE_CONN_RESPONSE)) == 0) {
+        c->flags |= BOLIDE_CONN_BODY_PAUSED;
+        update_reading(c);
+    }
+}
+
+void bolide_conn_resume_body(bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_BODY_PAUSED) != 0) {
+        c->flags &= ~(unsigned)BOLIDE_CONN_BODY_PAUSED;
+        update_reading(c);
+    }
+}
+
+/* --- the stream's events ------------------------------------------------------------------------------------------------ */
+
+static void on_read(bolide_stream *s, char *data, size_t len) {
+    bolide_conn *c = bolide_conn_of_stream(s);
+    if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
+        c->discarded += (uint32_t)len;
+        if (c->discarded > LINGER_BYTES) {
+            bolide_conn_abort(c);
+        }
+    } else if ((c->flags & BOLIDE_CONN_CLOSING) != 0) {
+        return;
+    } else if (c->held_len > 0 || !can_parse(c)) {
+        hold(c, data, len);
+    } else {
+        parse(c, data, len);
+    }
+}
+
+static void on_eof(bolide_stream *s) {
+    bolide_conn *c = bolide_conn_of_stream(s);
+    c->flags |= BOLIDE_CONN_EOF;
+    if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
+        bolide_conn_close(c);
+        return;
+    }
+    if (bolide_conn_is_idle(c)) {
+        settle(c);
+    } else if ((c->flags & BOLIDE_CONN_RESPONSE) != 0) {
+        bolide_conn_close(c); /* in the middle of a body that nobody wants */
+    } else if (c->request != NULL) {
+        c->http->ops->on_progress(c);
+    }
+}
+
+static void on_error(bolide_stream *s, int status) {
+    (void)status;
+    bolide_conn_abort(bolide_conn_of_stream(s));
+}
+
+static void on_drain(bolide_stream *s) {
+    bolide_conn *c = bolide_conn_of_stream(s);
+    if (c->request != NULL) {
+        c->http->ops->on_drain(c);
+    }
+}
+
+static void on_close(bolide_stream *s) {
+    bolide_conn *c = bolide_conn_of_stream(s);
+    bolide_http *http = c->http;
+    PyObject *owner = http->owner;
+    c->flags |= BOLIDE_CONN_CLOSING;
+    tell_gone(c);
+    bolide_resource_remove(&c->resource);
+    bolide_http_remove(c);
+    bolide_split_free(c);
+    free(c->held);
+    Py_CLEAR(c->client);
+    Py_CLEAR(c->server);
+    free(c);
+    http->ops->on_count(http);
+    Py_DECREF(owner);
+}
+
+static const bolide_stream_ops stream_ops = {
+    .on_read = on_read,
+    .on_eof = on_eof,
+    .on_error = on_error,
+    .on_drain = on_drain,
+    .on_close = on_close,
+};
+
+/* --- the resource ------------------------------------------------------------------------------------------------------- */
+
+static bolide_conn *conn_of_resource(bolide_resource *res) {
+    return (bolide_conn *)((char *)res - offsetof(bolide_conn, resource));
+}
+
+static int conn_traverse(bolide_resource *res, visitproc visit, void *arg) {
+    bolide_conn *c = conn_of_resource(res);
+    Py_VISIT(c->http->owner);
+    return c->request != NULL ? c->http->ops->traverse(c, visit, arg) : 0;
+}
+
+static void conn_close(bolide_resource *res) {
+    bolide_conn *c = conn_of_resource(res);
+    c->flags |= BOLIDE_CONN_CLOSING;
+    bolide_stream_close(&c->stream);
+}
+
+void bolide_conn_accept(bolide_http *http, uv_stream_t *listener, bool pipe) {
+    bolide_conn *c = calloc(1, sizeof(*c));
+    if (c == NULL) {
+        return;
+    }
+    if (bolide_stream_setup(&c->stream, http->loop, pipe, &stream_ops) != 0) {
+        free(c);
+        return;
+    }
+    c->http = http;
+    c->flags = pipe ? BOLIDE_CONN_UNIX : 0;
+    Py_INCREF(http->owner);
+    c->resource.traverse = conn_traverse;
+    c->resource.close = conn_close;
+    bolide_resource_add(http->loop, &c->resource);
+    bolide_http_add(c);
+    bolide_parser_init(c);
+    if (bolide_stream_accept(&c->stream, listener) != 0 || bolide_stream_read_start(&c->stream) != 0) {
+        bolide_conn_abort(c);
+    }
+}

@@ -1,0 +1,217 @@
+/* An HTTP/1.x connection: bytes in, requests to the owner, bytes out.
+ *
+ * One exchange at a time: while a response is not complete, bytes of further requests wait, unparsed, so that answers keep the
+ * order of their requests. The owner (asgi/) is told of each request by bolide_http_ops; it answers by queueing output on the
+ * connection's stream and calling bolide_conn_finish().
+ *
+ * Memory belongs to the busy: an idle connection is this struct and nothing else. The head of a request is parsed in place,
+ * in the loop's read buffer; only a head that comes in several reads is kept aside. */
+#ifndef BOLIDE_HTTP_CONNECTION_H
+#define BOLIDE_HTTP_CONNECTION_H
+
+#include <llhttp.h>
+
+#include "http/defaults.h"
+#include "http/headers.h"
+#include "http/target.h"
+#include "transport/stream.h"
+
+typedef struct bolide_conn bolide_conn;
+typedef struct bolide_http bolide_http;
+
+/* A header field: offsets from the base of the head. */
+typedef struct {
+    uint32_t name, name_len;
+    uint32_t value, value_len;
+} bolide_field;
+
+/* The head of a request as it was parsed. */
+typedef struct {
+    const char *base; /* where offsets start: the read buffer, or `raw` of a split head */
+    uint32_t target, target_len;
+    uint32_t count;       /* of fields */
+    uint32_t cap;         /* of `fields` */
+    bool in_name;         /* the last field has no value yet */
+    bolide_field *fields; /* `cap` of them, owned */
+} bolide_head;
+
+/* What the fields of a head say to the server. */
+typedef struct {
+    unsigned hosts;         /* fields of that name */
+    unsigned codings;       /* transfer-encoding fields */
+    bool bad_host;          /* one is empty or has characters that no host has */
+    bool unknown_coding;    /* one is not "chunked" */
+    bool expects_continue;  /* expect: 100-continue */
+    bool upgrade_websocket; /* upgrade: websocket */
+} bolide_head_facts;
+
+/* A head that came in more than one read, and what has come of it so far. */
+typedef struct {
+    bolide_head head;
+    char *raw;
+    size_t len, cap; /* of `raw` */
+} bolide_split_head;
+
+typedef struct {
+    /* The head is complete. Sets conn->request, or returns a status >= 400 to answer with and close, or -1 with an exception
+     * set. The head is valid during the call only. */
+    int (*on_head)(bolide_conn *c, const bolide_head *head);
+    /* `len` > 0 bytes of the body. 0, or -1 with an exception set. Called before and after on_start. */
+    int (*on_body)(bolide_conn *c, const char *data, size_t len);
+    /* The request may start: its head, and what of its body came in the same read, are there. Runs the application. */
+    void (*on_start)(bolide_conn *c);
+    /* After on_start: more of the body has come, or its end, or the peer's FIN (BOLIDE_CONN_EOF). */
+    void (*on_progress)(bolide_conn *c);
+    /* Output fell below its low-water mark. */
+    void (*on_drain)(bolide_conn *c);
+    /* The connection is gone: let go of conn->request. May come at any time after on_head; not from within the owner's own
+     * calls of functions below. */
+    void (*on_gone)(bolide_conn *c);
+    /* A request is refused with `status`. Returns whether that may be sent: nothing of a response has been queued. on_gone
+     * follows if there is a request. */
+    bool (*on_refused)(bolide_conn *c, int status);
+    /* conn->request's objects, for the garbage collector. */
+    int (*traverse)(bolide_conn *c, visitproc visit, void *arg);
+    /* The number of connections or of answered requests has changed. */
+    void (*on_count)(bolide_http *http);
+} bolide_http_ops;
+
+/* What the connections of one server share. */
+struct bolide_http {
+    bolide_loop *loop; /* borrowed from the owner */
+    const bolide_http_ops *ops;
+    PyObject *owner; /* borrowed; each connection holds a reference to it */
+
+    bolide_headers headers;
+    bolide_targets targets;
+    bolide_defaults defaults;
+    bolide_head scratch; /* the head that is being parsed, unless it is a split one */
+
+    bolide_conn *conns;       /* list of the open connections */
+    size_t conn_count;        /* their number */
+    bolide_conn *resume;      /* list of those with bytes that waited and may be parsed now */
+    uint64_t total_requests;  /* responses completed */
+    uint32_t max_head;        /* bytes of a request's head */
+    uint32_t max_fields;      /* fields of it; capacity of `scratch` */
+    unsigned keep_alive_ms;   /* a connection may be idle for so long after a response */
+    unsigned head_timeout_ms; /* the head of a request must be complete within */
+    bool closing;             /* no connection is kept alive any more */
+
+    int verdict;              /* set by a parser callback that stops: as bolide_parser_feed() returns it */
+    PyObject *good_host;      /* the (name, value) pair of the last valid host, or NULL */
+
+    struct bolide_http_handles *handles; /* the uv handles: they outlive this struct by a turn; NULL once closed */
+};
+
+struct bolide_conn {
+    bolide_stream stream; /* first, so that a stream is a connection */
+    bolide_resource resource;
+    bolide_conn *prev, *next; /* http->conns */
+    bolide_conn *resume_next; /* http->resume */
+    bolide_http *http;        /* its owner is kept alive by this connection; NULL once the handle is closed */
+    void *request;            /* the owner's: the request that was started last, or NULL */
+    PyObject *client;         /* the owner's cache: scope["client"], or NULL */
+    PyObject *server;         /* the owner's cache: scope["server"], or NULL */
+    bolide_split_head *split; /* a head that is not complete yet, or NULL */
+    char *held;               /* bytes that came while an exchange was under way, or NULL */
+    size_t held_len;          /* their number */
+    uint32_t flags;           /* BOLIDE_CONN_* */
+    uint32_t since_ms;        /* how long the connection has been in the state that times out, counted by the sweeps */
+    uint32_t discarded;       /* bytes of an unwanted body, or of a refused request, that were read and dropped */
+    llhttp_t parser;
+};
+
+enum {
+    BOLIDE_CONN_HEAD = 1,          /* an exchange is under way: the head is complete */
+    BOLIDE_CONN_STARTED = 2,       /* ... on_start was called */
+    BOLIDE_CONN_MESSAGE = 4,       /* ... the request is complete, body and all */
+    BOLIDE_CONN_RESPONSE = 8,      /* ... the response is complete */
+    BOLIDE_CONN_KEEP_ALIVE = 16,   /* the request allows for another one after it */
+    BOLIDE_CONN_EXPECT = 32,       /* it expects 100 Continue, which was not sent */
+    BOLIDE_CONN_BODY_PAUSED = 64,  /* the owner has enough of the body for now */
+    BOLIDE_CONN_EOF = 128,         /* the peer has sent its FIN */
+    BOLIDE_CONN_LINGERING = 256,   /* our FIN is on its way; what still comes is dropped, for a while */
+    BOLIDE_CONN_CLOSING = 512,     /* the stream closes, now or once its output has left */
+    BOLIDE_CONN_SERVED = 1024,     /* a response was completed */
+    BOLIDE_CONN_PARSING = 2048,    /* bytes are being parsed further up on the C stack */
+    BOLIDE_CONN_RESUMING = 4096,   /* on http->resume */
+    BOLIDE_CONN_UNIX = 8192,       /* a Unix socket */
+    BOLIDE_CONN_HTTP10 = 16384,    /* the request is HTTP/1.0 */
+};
+
+/* `owner` is the Python object whose life spans that of `http`. headers, targets and defaults are the caller's to initialise
+ * and to clear. 0, or -1 with an exception set (nothing to clear then). */
+int bolide_http_init(bolide_http *http, bolide_loop *loop, const bolide_http_ops *ops, PyObject *owner,
+                     uint32_t max_fields);
+/* When no connection is left. */
+void bolide_http_clear(bolide_http *http);
+
+/* Take the next connection of `listener`. Problems of a single connection are dropped silently. */
+void bolide_conn_accept(bolide_http *http, uv_stream_t *listener, bool pipe);
+
+/* May a response that starts now leave the connection open? */
+bool bolide_conn_may_keep_alive(const bolide_conn *c);
+
+/* The response is complete: go on with the next request, or close. */
+void bolide_conn_finish(bolide_conn *c, bool keep_alive);
+
+/* Send 100 Continue if the request expects it and has not got it. */
+void bolide_conn_continue(bolide_conn *c);
+
+/* Stop and resume taking in the body, as the owner consumes it. */
+void bolide_conn_pause_body(bolide_conn *c);
+void bolide_conn_resume_body(bolide_conn *c);
+
+/* Close once the output has left, whatever the state of the exchange; on_gone comes when it is closed. */
+void bolide_conn_close(bolide_conn *c);
+/* Close now and drop the output. Calls on_gone. */
+void bolide_conn_abort(bolide_conn *c);
+
+/* Is there a peer who may still get something? */
+static inline bool bolide_conn_is_open(const bolide_conn *c) {
+    return (c->flags & BOLIDE_CONN_CLOSING) == 0;
+}
+
+/* Between requests: nothing is lost by closing. */
+static inline bool bolide_conn_is_idle(const bolide_conn *c) {
+    return (c->flags & BOLIDE_CONN_HEAD) == 0;
+}
+
+static inline bolide_conn *bolide_conn_of_stream(bolide_stream *s) {
+    return (bolide_conn *)s;
+}
+
+/* --- between connection.c and parser.c ---------------------------------------------------------------------------- */
+
+void bolide_parser_init(bolide_conn *c);
+
+/* Parse up to the end of one request or of the data. Returns the number of bytes used; or a negative number: the status to
+ * refuse the request with, negated, or -1 with an exception set. */
+ptrdiff_t bolide_parser_feed(bolide_conn *c, const char *data, size_t len);
+
+void bolide_split_free(bolide_conn *c);
+
+/* --- between connection.c and http.c -------------------------------------------------------------------------------- */
+
+/* Parse what waited: the exchange before it is over. */
+void bolide_conn_resume(bolide_conn *c);
+
+/* Close, because it took too long; 408 when part of a head has come. */
+void bolide_conn_expire(bolide_conn *c);
+
+/* Have bolide_conn_resume() called soon, from the loop. */
+void bolide_http_resume_soon(bolide_conn *c);
+
+/* Enter a connection into the list, and take it out. */
+void bolide_http_add(bolide_conn *c);
+void bolide_http_remove(bolide_conn *c);
+
+/* --- for on_head ---------------------------------------------------------------------------------------------------- */
+
+/* The fields of `head` as a new list of (name, value) tuples, and what they say. NULL with an exception set. */
+PyObject *bolide_head_fields(bolide_http *http, const bolide_head *head, bolide_head_facts *facts);
+
+/* The status to refuse a head with that says `facts`, or 0. RFC 9112, sections 3.2 and 6.1. */
+int bolide_head_check(const bolide_conn *c, const bolide_head_facts *facts);
+
+#endif

@@ -1,0 +1,177 @@
+/* What the connections of one server share: their list, the sweep that finds those which take too long, and the queue of
+ * those that may go on. */
+#include "http/connection.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LINGER_MS 2000u
+
+/* The uv handles, apart from bolide_http because a uv handle lives until its close callback. */
+struct bolide_http_handles {
+    bolide_http *http; /* NULL once it was cleared */
+    uv_timer_t sweep;  /* runs while there are connections */
+    uv_idle_t resume;  /* runs while http->resume is not empty */
+    bolide_resource resource;
+    unsigned sweep_ms; /* period of the sweep */
+    int open;          /* handles that are not closed yet */
+};
+
+static void on_handle_close(uv_handle_t *handle) {
+    struct bolide_http_handles *h = handle->data;
+    if (--h->open == 0) {
+        free(h);
+    }
+}
+
+static void handles_close(struct bolide_http_handles *h) {
+    if (h->http != NULL) {
+        h->http->handles = NULL;
+        h->http = NULL;
+    }
+    bolide_resource_remove(&h->resource);
+    uv_close((uv_handle_t *)&h->sweep, on_handle_close);
+    uv_close((uv_handle_t *)&h->resume, on_handle_close);
+}
+
+static void resource_close(bolide_resource *res) {
+    handles_close((struct bolide_http_handles *)((char *)res - offsetof(struct bolide_http_handles, resource)));
+}
+
+static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
+    (void)res;
+    (void)visit;
+    (void)arg;
+    return 0;
+}
+
+/* How long the connection may stay in its present state, in ms; 0: for ever. */
+static unsigned time_limit(const bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_CLOSING) != 0) {
+        return 0;
+    }
+    if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
+        return LINGER_MS;
+    }
+    if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
+        /* Between the response and the end of a body that nobody wants. */
+        return (c->flags & BOLIDE_CONN_RESPONSE) != 0 ? c->http->head_timeout_ms : 0;
+    }
+    bool waiting = c->split == NULL && (c->flags & BOLIDE_CONN_SERVED) != 0;
+    return waiting ? c->http->keep_alive_ms : c->http->head_timeout_ms;
+}
+
+static void on_sweep(uv_timer_t *timer) {
+    struct bolide_http_handles *h = timer->data;
+    bolide_loop_enter(bolide_loop_of(timer));
+    bolide_http *http = h->http;
+    Py_INCREF(http->owner);
+    for (bolide_conn *c = http->conns, *next; c != NULL; c = next) {
+        next = c->next; /* a connection leaves the list only when its handle is closed, which is later */
+        unsigned limit = time_limit(c);
+        if (limit == 0) {
+            c->since_ms = 0;
+        } else if ((c->since_ms += h->sweep_ms) >= limit + h->sweep_ms) {
+            bolide_conn_expire(c);
+        }
+    }
+    Py_DECREF(http->owner);
+}
+
+static void on_resume(uv_idle_t *idle) {
+    struct bolide_http_handles *h = idle->data;
+    bolide_loop_enter(bolide_loop_of(idle));
+    bolide_http *http = h->http;
+    Py_INCREF(http->owner);
+    bolide_conn *c;
+    uv_idle_stop(idle);
+    while ((c = http->resume) != NULL) {
+        http->resume = c->resume_next;
+        c->flags &= ~(unsigned)BOLIDE_CONN_RESUMING;
+        bolide_conn_resume(c);
+    }
+    Py_DECREF(http->owner);
+}
+
+void bolide_http_resume_soon(bolide_conn *c) {
+    bolide_http *http = c->http;
+    if ((c->flags & BOLIDE_CONN_RESUMING) == 0 && http->handles != NULL) {
+        c->flags |= BOLIDE_CONN_RESUMING;
+        c->resume_next = http->resume;
+        http->resume = c;
+        uv_idle_start(&http->handles->resume, on_resume);
+    }
+}
+
+void bolide_http_add(bolide_conn *c) {
+    bolide_http *http = c->http;
+    c->next = http->conns;
+    if (http->conns != NULL) {
+        http->conns->prev = c;
+    }
+    http->conns = c;
+    if (http->conn_count++ == 0 && http->handles != NULL) {
+        unsigned shortest = http->keep_alive_ms < http->head_timeout_ms ? http->keep_alive_ms : http->head_timeout_ms;
+        unsigned period = shortest / 10 < 20 ? 20 : shortest / 10 > 1000 ? 1000 : shortest / 10;
+        http->handles->sweep_ms = period;
+        uv_timer_start(&http->handles->sweep, on_sweep, period, period);
+    }
+}
+
+void bolide_http_remove(bolide_conn *c) {
+    bolide_http *http = c->http;
+    if (c->prev != NULL) {
+        c->prev->next = c->next;
+    } else {
+        http->conns = c->next;
+    }
+    if (c->next != NULL) {
+        c->next->prev = c->prev;
+    }
+    if ((c->flags & BOLIDE_CONN_RESUMING) != 0) {
+        bolide_conn **link = &http->resume;
+        while (*link != c) {
+            link = &(*link)->resume_next;
+        }
+        *link = c->resume_next;
+    }
+    if (--http->conn_count == 0 && http->handles != NULL) {
+        uv_timer_stop(&http->handles->sweep);
+    }
+}
+
+int bolide_http_init(bolide_http *http, bolide_loop *loop, const bolide_http_ops *ops, PyObject *owner,
+                     uint32_t max_fields) {
+    struct bolide_http_handles *h = calloc(1, sizeof(*h));
+    http->scratch.fields = malloc(max_fields * sizeof(bolide_field));
+    if (h == NULL || http->scratch.fields == NULL) {
+        free(h);
+        free(http->scratch.fields);
+        http->scratch.fields = NULL;
+        PyErr_NoMemory();
+        return -1;
+    }
+    http->loop = loop;
+    http->ops = ops;
+    http->owner = owner;
+    http->max_fields = http->scratch.cap = max_fields;
+    http->handles = h;
+    h->http = http;
+    h->open = 2;
+    uv_timer_init(&loop->uv, &h->sweep); /* neither can fail */
+    uv_idle_init(&loop->uv, &h->resume);
+    h->sweep.data = h->resume.data = h;
+    h->resource.traverse = resource_traverse;
+    h->resource.close = resource_close;
+    bolide_resource_add(loop, &h->resource);
+    return 0;
+}
+
+void bolide_http_clear(bolide_http *http) {
+    if (http->handles != NULL) {
+        handles_close(http->handles);
+    }
+    free(http->scratch.fields);
+    http->scratch.fields = NULL;
+    Py_CLEAR(http->good_host);
+}

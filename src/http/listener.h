@@ -1,0 +1,27 @@
+/* A listening socket that feeds connections to a server. */
+#ifndef BOLIDE_HTTP_LISTENER_H
+#define BOLIDE_HTTP_LISTENER_H
+
+#include "http/connection.h"
+
+typedef struct bolide_listener {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } uv;
+    bolide_resource resource;
+    struct bolide_listener *next; /* the list that it was put on */
+    struct bolide_listener **list;
+    bolide_http *http;            /* its owner is kept alive until the handle is closed */
+    bool pipe;                    /* a Unix socket */
+} bolide_listener;
+
+/* Listen on a duplicate of the bound descriptor `fd` and put the listener in front of *list. 0, or a negative uv code. */
+int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, bolide_listener **list);
+
+/* Close all of *list. */
+void bolide_listener_close_all(bolide_listener **list);
+
+#endif

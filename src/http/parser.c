@@ -1,0 +1,351 @@
+/* llhttp's callbacks: from bytes to a head, and on to the pieces of a body. */
+#include "http/connection.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "http/hash.h"
+
+/* How much of a body that nobody wants is read for the sake of keeping the connection. */
+#define DISCARD_MAX (1024 * 1024)
+
+static inline bolide_conn *conn_of(llhttp_t *parser) {
+    return (bolide_conn *)((char *)parser - offsetof(bolide_conn, parser));
+}
+
+static inline bolide_head *head_of(bolide_conn *c) {
+    return c->split != NULL ? &c->split->head : &c->http->scratch;
+}
+
+/* Stop parsing with `verdict`, which bolide_parser_feed() is to return. */
+static int stop(bolide_conn *c, int verdict) {
+    c->http->verdict = verdict;
+    return HPE_USER;
+}
+
+static int on_url(llhttp_t *parser, const char *at, size_t len) {
+    bolide_head *h = head_of(conn_of(parser));
+    if (h->target_len == 0) {
+        h->target = (uint32_t)(at - h->base);
+    }
+    h->target_len += (uint32_t)len;
+    return 0;
+}
+
+/* Room for one more field. 0, or the verdict. */
+static int grow_fields(bolide_conn *c, bolide_head *h) {
+    if (h->count >= c->http->max_fields) {
+        return -431;
+    }
+    uint32_t cap = h->cap * 2 < c->http->max_fields ? h->cap * 2 : c->http->max_fields;
+    bolide_field *fields = realloc(h->fields, cap * sizeof(*fields));
+    if (fields == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    h->fields = fields;
+    h->cap = cap;
+    return 0;
+}
+
+static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
+    bolide_conn *c = conn_of(parser);
+    if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
+        return 0; /* trailers are dropped */
+    }
+    bolide_head *h = head_of(c);
+    if (h->in_name) {
+        h->fields[h->count - 1].name_len += (uint32_t)len;
+        return 0;
+    }
+    if (h->count == h->cap) {
+        int verdict = grow_fields(c, h);
+        if (verdict != 0) {
+            return stop(c, verdict);
+        }
+    }
+    bolide_field *f = &h->fields[h->count++];
+    f->name = (uint32_t)(at - h->base);
+    f->name_len = (uint32_t)len;
+    f->value = f->value_len = 0;
+    h->in_name = true;
+    return 0;
+}
+
+static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
+    bolide_conn *c = conn_of(parser);
+    if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
+        return 0;
+    }
+    bolide_head *h = head_of(c);
+    if (h->count == 0) {
+        return stop(c, -400);
+    }
+    bolide_field *f = &h->fields[h->count - 1];
+    if (h->in_name) {
+        f->value = (uint32_t)(at - h->base);
+        h->in_name = false;
+    }
+    f->value_len = (uint32_t)(at - h->base) + (uint32_t)len - f->value;
+    return 0;
+}
+
+/* Refuse what the request line and the size alone tell. The verdict, or 0. */
+static int check_line(const bolide_conn *c, const bolide_head *h) {
+    const llhttp_t *parser = &c->parser;
+    if (parser->http_major != 1 || parser->http_minor > 1) {
+        return -505;
+    }
+    if (parser->method == HTTP_CONNECT || parser->method == HTTP_PRI) {
+        return -501;
+    }
+    if (h->count > 0) {
+        const bolide_field *last = &h->fields[h->count - 1];
+        if (last->name + last->name_len + last->value_len > c->http->max_head) {
+            return -431;
+        }
+    }
+    return h->target_len > c->http->max_head ? -414 : 0;
+}
+
+static int on_headers_complete(llhttp_t *parser) {
+    bolide_conn *c = conn_of(parser);
+    bolide_head *h = head_of(c);
+    int verdict = check_line(c, h);
+    if (verdict != 0) {
+        return stop(c, verdict);
+    }
+    c->flags |= BOLIDE_CONN_HEAD;
+    if (parser->http_minor == 0) {
+        c->flags |= BOLIDE_CONN_HTTP10;
+    } else if (llhttp_should_keep_alive(parser)) {
+        c->flags |= BOLIDE_CONN_KEEP_ALIVE;
+    }
+    int status = c->http->ops->on_head(c, h);
+    /* No protocol but HTTP is spoken here: what follows is parsed as HTTP, whatever the upgrade asks for. */
+    parser->upgrade = 0;
+    return status == 0 ? 0 : stop(c, status < 0 ? -1 : -status);
+}
+
+static int on_body(llhttp_t *parser, const char *at, size_t len) {
+    bolide_conn *c = conn_of(parser);
+    if ((c->flags & (BOLIDE_CONN_RESPONSE | BOLIDE_CONN_CLOSING)) != 0 || c->request == NULL) {
+        c->discarded += (uint32_t)len;
+        return c->discarded > DISCARD_MAX ? stop(c, -400) : 0;
+    }
+    if (len > 0 && c->http->ops->on_body(c, at, len) != 0) {
+        return stop(c, -1);
+    }
+    return 0;
+}
+
+static int on_message_complete(llhttp_t *parser) {
+    conn_of(parser)->flags |= BOLIDE_CONN_MESSAGE;
+    return HPE_PAUSED;
+}
+
+static const llhttp_settings_t settings = {
+    .on_url = on_url,
+    .on_header_field = on_header_field,
+    .on_header_value = on_header_value,
+    .on_headers_complete = on_headers_complete,
+    .on_body = on_body,
+    .on_message_complete = on_message_complete,
+};
+
+void bolide_parser_init(bolide_conn *c) {
+    llhttp_init(&c->parser, HTTP_REQUEST, &settings);
+}
+
+void bolide_split_free(bolide_conn *c) {
+    if (c->split != NULL) {
+        free(c->split->head.fields);
+        free(c->split->raw);
+        free(c->split);
+        c->split = NULL;
+    }
+}
+
+/* Why a head is refused that is too large: its target alone, or all of it. */
+static int too_large(const bolide_conn *c, const bolide_head *h) {
+    return h->count == 0 && h->target_len > c->http->max_head / 2 ? -414 : -431;
+}
+
+/* Append to the raw bytes of the split head; its base may move. 0, or -1 with MemoryError set. */
+static int append_raw(bolide_split_head *split, const char *data, size_t len) {
+    if (split->cap - split->len < len) {
+        size_t cap = (split->len + len) * 2;
+        char *raw = realloc(split->raw, cap);
+        if (raw == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        split->raw = raw;
+        split->cap = cap;
+    }
+    memcpy(split->raw + split->len, data, len);
+    split->len += len;
+    split->head.base = split->raw;
+    return 0;
+}
+
+/* The read ended within a head: keep its bytes and what was parsed of it. 0, or the verdict. */
+static int save_head(bolide_conn *c, const char *data, size_t len) {
+    const bolide_head *h = &c->http->scratch;
+    if (len > c->http->max_head) {
+        return too_large(c, h);
+    }
+    bolide_split_head *split = calloc(1, sizeof(*split));
+    if (split == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    c->split = split;
+    c->since_ms = 0;
+    split->head = *h;
+    split->head.cap = h->count > 8 ? h->count * 2 : 16;
+    split->head.fields = malloc(split->head.cap * sizeof(bolide_field));
+    if (split->head.fields == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(split->head.fields, h->fields, h->count * sizeof(bolide_field));
+    return append_raw(split, data, len);
+}
+
+/* Run the parser over [data, data + len). Returns as bolide_parser_feed(). */
+static ptrdiff_t execute(bolide_conn *c, const char *data, size_t len) {
+    c->http->verdict = -400;
+    llhttp_errno_t err = llhttp_execute(&c->parser, data, len);
+    if (err == HPE_OK) {
+        return (ptrdiff_t)len;
+    }
+    if (err == HPE_PAUSED) {
+        const char *pos = llhttp_get_error_pos(&c->parser);
+        llhttp_resume(&c->parser);
+        return pos - data;
+    }
+    return c->http->verdict;
+}
+
+/* Feed a head that came in several reads: from its own buffer, so that it ends up in one piece. */
+static ptrdiff_t feed_split(bolide_conn *c, const char *data, size_t len) {
+    bolide_split_head *split = c->split;
+    size_t before = split->len, room = (size_t)c->http->max_head + 1 - before;
+    if (len > room) {
+        len = room;
+    }
+    if (append_raw(split, data, len) != 0) {
+        return -1;
+    }
+    ptrdiff_t used = execute(c, split->raw + before, len);
+    if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
+        bolide_split_free(c);
+    } else if (used >= 0 && split->len > c->http->max_head) {
+        return too_large(c, &split->head);
+    }
+    return used;
+}
+
+ptrdiff_t bolide_parser_feed(bolide_conn *c, const char *data, size_t len) {
+    if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
+        return execute(c, data, len);
+    }
+    if (c->split != NULL) {
+        return feed_split(c, data, len);
+    }
+    bolide_head *h = &c->http->scratch;
+    h->base = data;
+    h->target_len = h->count = 0;
+    h->in_name = false;
+    ptrdiff_t used = execute(c, data, len);
+    if (used >= 0 && (c->flags & BOLIDE_CONN_HEAD) == 0) {
+        int verdict = save_head(c, data, len);
+        return verdict != 0 ? verdict : used;
+    }
+    return used;
+}
+
+/* Is it a host with an optional port (RFC 9110, 7.2), as far as characters go? */
+static bool is_host(const char *value, size_t len) {
+    static const char others[] = "-._~!$&'()*+;=:[]%";
+    for (size_t i = 0; i < len; i++) {
+        char c = value[i];
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!plain && (c == '\0' || strchr(others, c) == NULL)) {
+            return false;
+        }
+    }
+    return len > 0;
+}
+
+static void see_host(bolide_http *http, PyObject *pair, const char *value, size_t len, bolide_head_facts *facts) {
+    facts->hosts++;
+    if (pair == http->good_host) {
+        return;
+    }
+    if (is_host(value, len)) {
+        Py_XSETREF(http->good_host, Py_NewRef(pair));
+    } else {
+        facts->bad_host = true;
+    }
+}
+
+static void see_field(bolide_http *http, bolide_field_id id, PyObject *pair, const char *value, size_t len,
+                      bolide_head_facts *facts) {
+    switch (id) {
+    case BOLIDE_FIELD_HOST:
+        see_host(http, pair, value, len, facts);
+        break;
+    case BOLIDE_FIELD_TRANSFER_ENCODING:
+        facts->codings++;
+        facts->unknown_coding |= len != 7 || !bolide_equal_folded(value, "chunked", 7);
+        break;
+    case BOLIDE_FIELD_EXPECT:
+        facts->expects_continue |= len == 12 && bolide_equal_folded(value, "100-continue", 12);
+        break;
+    case BOLIDE_FIELD_UPGRADE:
+        facts->upgrade_websocket |= len == 9 && bolide_equal_folded(value, "websocket", 9);
+        break;
+    default:
+        break;
+    }
+}
+
+PyObject *bolide_head_fields(bolide_http *http, const bolide_head *head, bolide_head_facts *facts) {
+    memset(facts, 0, sizeof(*facts));
+    PyObject *list = PyList_New(head->count);
+    if (list == NULL) {
+        return NULL;
+    }
+    for (uint32_t i = 0; i < head->count; i++) {
+        const bolide_field *f = &head->fields[i];
+        const char *value = head->base + f->value;
+        size_t len = f->value_len;
+        while (len > 0 && (value[len - 1] == ' ' || value[len - 1] == '\t')) {
+            len--;
+        }
+        bolide_field_id id;
+        PyObject *pair = bolide_headers_pair(&http->headers, head->base + f->name, f->name_len, value, len, &id);
+        if (pair == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, i, pair);
+        if (id != BOLIDE_FIELD_OTHER) {
+            see_field(http, id, pair, value, len, facts);
+        }
+    }
+    return list;
+}
+
+int bolide_head_check(const bolide_conn *c, const bolide_head_facts *facts) {
+    bool http10 = (c->flags & BOLIDE_CONN_HTTP10) != 0;
+    if (facts->bad_host || facts->hosts > 1 || (facts->hosts == 0 && !http10)) {
+        return 400;
+    }
+    if (facts->codings > 0 && (http10 || facts->codings > 1)) {
+        return 400;
+    }
+    return facts->unknown_coding ? 501 : 0;
+}
