@@ -1,4 +1,5 @@
 /* bolide._core: module initialisation, module state and type registration, nothing else. */
+#include "asgi/asgi.h"
 #include "common/state.h"
 #include "loop/loop.h"
 #include "transport/transport.h"
@@ -6,7 +7,7 @@
 static int module_exec(PyObject *module) {
     bolide_state *st = bolide_state_new(module);
     if (st == NULL || bolide_handle_init(module, st) < 0 || bolide_loop_init(module, st) < 0 ||
-        bolide_transport_init(module, st) < 0) {
+        bolide_transport_init(module, st) < 0 || bolide_asgi_init(module, st) < 0) {
         return -1;
     }
     return 0;
@@ -14,12 +15,17 @@ static int module_exec(PyObject *module) {
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     bolide_state *st = bolide_state_of(module);
-    return st != NULL ? bolide_state_traverse(st, visit, arg) : 0;
+    if (st == NULL) {
+        return 0;
+    }
+    int result = bolide_asgi_traverse(st, visit, arg);
+    return result != 0 ? result : bolide_state_traverse(st, visit, arg);
 }
 
 static int module_clear(PyObject *module) {
     bolide_state *st = bolide_state_of(module);
     if (st != NULL) {
+        bolide_asgi_clear(st);
         bolide_state_clear(st);
     }
     return 0;
@@ -28,6 +34,7 @@ static int module_clear(PyObject *module) {
 static void module_free(void *module) {
     bolide_state *st = bolide_state_of(module);
     if (st != NULL) {
+        bolide_asgi_clear(st);
         bolide_state_clear(st);
         bolide_state_release(st);
     }

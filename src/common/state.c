@@ -74,6 +74,7 @@ void bolide_state_retain(bolide_state *st) {
 
 void bolide_state_release(bolide_state *st) {
     if (--st->refs == 0) {
+        PyMem_RawFree(st->asgi);
         PyMem_RawFree(st);
     }
 }

@@ -14,7 +14,8 @@
 
 static void settle(bolide_conn *c);
 
-/* --- closing ---------------------------------------------------------------------------------------------------------- */
+/* --- closing
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static void tell_gone(bolide_conn *c) {
     if (c->request != NULL) {
@@ -35,8 +36,8 @@ void bolide_conn_abort(bolide_conn *c) {
     tell_gone(c);
 }
 
-/* Close so that the peer gets what was queued, although it may still be sending: send a FIN and read on for a while. A close
- * with unread bytes would make the kernel send a reset, which may overtake the answer. */
+/* Close so that the peer gets what was queued, although it may still be sending: send a FIN and read on for a while. A
+ * close with unread bytes would make the kernel send a reset, which may overtake the answer. */
 static void linger(bolide_conn *c) {
     if ((c->flags & BOLIDE_CONN_EOF) != 0) {
         bolide_conn_close(c);
@@ -87,18 +88,21 @@ void bolide_conn_expire(bolide_conn *c) {
     }
 }
 
-/* --- the exchange ----------------------------------------------------------------------------------------------------- */
+/* --- the exchange
+ * ----------------------------------------------------------------------------------------------------- */
 
+/* Neither closing, nor waiting for a response, nor for the peer to read the responses it has asked for. */
 static bool can_parse(const bolide_conn *c) {
     const unsigned done = BOLIDE_CONN_MESSAGE | BOLIDE_CONN_RESPONSE;
-    return (c->flags & (BOLIDE_CONN_CLOSING | BOLIDE_CONN_LINGERING)) == 0 && (c->flags & done) != BOLIDE_CONN_MESSAGE;
+    return (c->flags & (BOLIDE_CONN_CLOSING | BOLIDE_CONN_LINGERING)) == 0 &&
+           (c->flags & done) != BOLIDE_CONN_MESSAGE && !(bolide_conn_is_idle(c) && bolide_stream_is_full(&c->stream));
 }
 
 /* Read, or do not, as the state asks for. */
 static void update_reading(bolide_conn *c) {
     bool reading = (c->stream.flags & BOLIDE_STREAM_READING) != 0;
-    bool wanted = (c->flags & (BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_EOF | BOLIDE_CONN_CLOSING)) == 0 &&
-                  c->held_len <= HELD_MAX;
+    bool wanted =
+        (c->flags & (BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_EOF | BOLIDE_CONN_CLOSING)) == 0 && c->held_len <= HELD_MAX;
     if (wanted && !reading) {
         if (bolide_stream_read_start(&c->stream) != 0) {
             bolide_conn_abort(c);
@@ -259,7 +263,8 @@ void bolide_conn_resume_body(bolide_conn *c) {
     }
 }
 
-/* --- the stream's events ------------------------------------------------------------------------------------------------ */
+/* --- the stream's events
+ * ------------------------------------------------------------------------------------------------ */
 
 static void on_read(bolide_stream *s, char *data, size_t len) {
     bolide_conn *c = bolide_conn_of_stream(s);
@@ -303,6 +308,9 @@ static void on_drain(bolide_stream *s) {
     if (c->request != NULL) {
         c->http->ops->on_drain(c);
     }
+    if (c->held_len > 0) {
+        bolide_http_resume_soon(c);
+    }
 }
 
 static void on_close(bolide_stream *s) {
@@ -330,7 +338,8 @@ static const bolide_stream_ops stream_ops = {
     .on_close = on_close,
 };
 
-/* --- the resource ------------------------------------------------------------------------------------------------------- */
+/* --- the resource
+ * ------------------------------------------------------------------------------------------------------- */
 
 static bolide_conn *conn_of_resource(bolide_resource *res) {
     return (bolide_conn *)((char *)res - offsetof(bolide_conn, resource));

@@ -1,11 +1,11 @@
 /* An HTTP/1.x connection: bytes in, requests to the owner, bytes out.
  *
- * One exchange at a time: while a response is not complete, bytes of further requests wait, unparsed, so that answers keep the
- * order of their requests. The owner (asgi/) is told of each request by bolide_http_ops; it answers by queueing output on the
- * connection's stream and calling bolide_conn_finish().
+ * One exchange at a time: while a response is not complete, bytes of further requests wait, unparsed, so that answers
+ * keep the order of their requests. The owner (asgi/) is told of each request by bolide_http_ops; it answers by
+ * queueing output on the connection's stream and calling bolide_conn_finish().
  *
- * Memory belongs to the busy: an idle connection is this struct and nothing else. The head of a request is parsed in place,
- * in the loop's read buffer; only a head that comes in several reads is kept aside. */
+ * Memory belongs to the busy: an idle connection is this struct and nothing else. The head of a request is parsed in
+ * place, in the loop's read buffer; only a head that comes in several reads is kept aside. */
 #ifndef BOLIDE_HTTP_CONNECTION_H
 #define BOLIDE_HTTP_CONNECTION_H
 
@@ -53,8 +53,8 @@ typedef struct {
 } bolide_split_head;
 
 typedef struct {
-    /* The head is complete. Sets conn->request, or returns a status >= 400 to answer with and close, or -1 with an exception
-     * set. The head is valid during the call only. */
+    /* The head is complete. Sets conn->request, or returns a status >= 400 to answer with and close, or -1 with an
+     * exception set. The head is valid during the call only. */
     int (*on_head)(bolide_conn *c, const bolide_head *head);
     /* `len` > 0 bytes of the body. 0, or -1 with an exception set. Called before and after on_start. */
     int (*on_body)(bolide_conn *c, const char *data, size_t len);
@@ -64,11 +64,11 @@ typedef struct {
     void (*on_progress)(bolide_conn *c);
     /* Output fell below its low-water mark. */
     void (*on_drain)(bolide_conn *c);
-    /* The connection is gone: let go of conn->request. May come at any time after on_head; not from within the owner's own
-     * calls of functions below. */
+    /* The connection is gone: let go of conn->request. May come at any time after on_head; not from within the owner's
+     * own calls of functions below. */
     void (*on_gone)(bolide_conn *c);
-    /* A request is refused with `status`. Returns whether that may be sent: nothing of a response has been queued. on_gone
-     * follows if there is a request. */
+    /* A request is refused with `status`. Returns whether that may be sent: nothing of a response has been queued.
+     * on_gone follows if there is a request. */
     bool (*on_refused)(bolide_conn *c, int status);
     /* conn->request's objects, for the garbage collector. */
     int (*traverse)(bolide_conn *c, visitproc visit, void *arg);
@@ -97,8 +97,8 @@ struct bolide_http {
     unsigned head_timeout_ms; /* the head of a request must be complete within */
     bool closing;             /* no connection is kept alive any more */
 
-    int verdict;              /* set by a parser callback that stops: as bolide_parser_feed() returns it */
-    PyObject *good_host;      /* the (name, value) pair of the last valid host, or NULL */
+    int verdict;         /* set by a parser callback that stops: as bolide_parser_feed() returns it */
+    PyObject *good_host; /* the (name, value) pair of the last valid host, or NULL */
 
     struct bolide_http_handles *handles; /* the uv handles: they outlive this struct by a turn; NULL once closed */
 };
@@ -122,25 +122,25 @@ struct bolide_conn {
 };
 
 enum {
-    BOLIDE_CONN_HEAD = 1,          /* an exchange is under way: the head is complete */
-    BOLIDE_CONN_STARTED = 2,       /* ... on_start was called */
-    BOLIDE_CONN_MESSAGE = 4,       /* ... the request is complete, body and all */
-    BOLIDE_CONN_RESPONSE = 8,      /* ... the response is complete */
-    BOLIDE_CONN_KEEP_ALIVE = 16,   /* the request allows for another one after it */
-    BOLIDE_CONN_EXPECT = 32,       /* it expects 100 Continue, which was not sent */
-    BOLIDE_CONN_BODY_PAUSED = 64,  /* the owner has enough of the body for now */
-    BOLIDE_CONN_EOF = 128,         /* the peer has sent its FIN */
-    BOLIDE_CONN_LINGERING = 256,   /* our FIN is on its way; what still comes is dropped, for a while */
-    BOLIDE_CONN_CLOSING = 512,     /* the stream closes, now or once its output has left */
-    BOLIDE_CONN_SERVED = 1024,     /* a response was completed */
-    BOLIDE_CONN_PARSING = 2048,    /* bytes are being parsed further up on the C stack */
-    BOLIDE_CONN_RESUMING = 4096,   /* on http->resume */
-    BOLIDE_CONN_UNIX = 8192,       /* a Unix socket */
-    BOLIDE_CONN_HTTP10 = 16384,    /* the request is HTTP/1.0 */
+    BOLIDE_CONN_HEAD = 1,         /* an exchange is under way: the head is complete */
+    BOLIDE_CONN_STARTED = 2,      /* ... on_start was called */
+    BOLIDE_CONN_MESSAGE = 4,      /* ... the request is complete, body and all */
+    BOLIDE_CONN_RESPONSE = 8,     /* ... the response is complete */
+    BOLIDE_CONN_KEEP_ALIVE = 16,  /* the request allows for another one after it */
+    BOLIDE_CONN_EXPECT = 32,      /* it expects 100 Continue, which was not sent */
+    BOLIDE_CONN_BODY_PAUSED = 64, /* the owner has enough of the body for now */
+    BOLIDE_CONN_EOF = 128,        /* the peer has sent its FIN */
+    BOLIDE_CONN_LINGERING = 256,  /* our FIN is on its way; what still comes is dropped, for a while */
+    BOLIDE_CONN_CLOSING = 512,    /* the stream closes, now or once its output has left */
+    BOLIDE_CONN_SERVED = 1024,    /* a response was completed */
+    BOLIDE_CONN_PARSING = 2048,   /* bytes are being parsed further up on the C stack */
+    BOLIDE_CONN_RESUMING = 4096,  /* on http->resume */
+    BOLIDE_CONN_UNIX = 8192,      /* a Unix socket */
+    BOLIDE_CONN_HTTP10 = 16384,   /* the request is HTTP/1.0 */
 };
 
-/* `owner` is the Python object whose life spans that of `http`. headers, targets and defaults are the caller's to initialise
- * and to clear. 0, or -1 with an exception set (nothing to clear then). */
+/* `owner` is the Python object whose life spans that of `http`. headers, targets and defaults are the caller's to
+ * initialise and to clear. 0, or -1 with an exception set (nothing to clear then). */
 int bolide_http_init(bolide_http *http, bolide_loop *loop, const bolide_http_ops *ops, PyObject *owner,
                      uint32_t max_fields);
 /* When no connection is left. */
@@ -185,13 +185,14 @@ static inline bolide_conn *bolide_conn_of_stream(bolide_stream *s) {
 
 void bolide_parser_init(bolide_conn *c);
 
-/* Parse up to the end of one request or of the data. Returns the number of bytes used; or a negative number: the status to
- * refuse the request with, negated, or -1 with an exception set. */
+/* Parse up to the end of one request or of the data. Returns the number of bytes used; or a negative number: the status
+ * to refuse the request with, negated, or -1 with an exception set. */
 ptrdiff_t bolide_parser_feed(bolide_conn *c, const char *data, size_t len);
 
 void bolide_split_free(bolide_conn *c);
 
-/* --- between connection.c and http.c -------------------------------------------------------------------------------- */
+/* --- between connection.c and http.c --------------------------------------------------------------------------------
+ */
 
 /* Parse what waited: the exchange before it is over. */
 void bolide_conn_resume(bolide_conn *c);
@@ -206,7 +207,8 @@ void bolide_http_resume_soon(bolide_conn *c);
 void bolide_http_add(bolide_conn *c);
 void bolide_http_remove(bolide_conn *c);
 
-/* --- for on_head ---------------------------------------------------------------------------------------------------- */
+/* --- for on_head ----------------------------------------------------------------------------------------------------
+ */
 
 /* The fields of `head` as a new list of (name, value) tuples, and what they say. NULL with an exception set. */
 PyObject *bolide_head_fields(bolide_http *http, const bolide_head *head, bolide_head_facts *facts);

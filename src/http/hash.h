@@ -49,7 +49,8 @@ static inline uint64_t bolide_mix(uint64_t h, uint64_t w) {
     return h ^ h >> 29;
 }
 
-/* A hash of `len` bytes, continuing from `h`; `fold` ignores the case of ASCII letters. Only for caches that may miss. */
+/* A hash of `len` bytes, continuing from `h`; `fold` ignores the case of ASCII letters. Only for caches that may miss.
+ */
 static inline uint64_t bolide_hash(uint64_t h, const char *p, size_t len, bool fold) {
     h = bolide_mix(h, len);
     while (len > 8) {

@@ -1,8 +1,8 @@
 /* Request header fields as ASGI wants them: (name, value) tuples of bytes, names in lower case.
  *
- * Two tables save most of the work. The names that are common in requests exist once, as bytes objects. And a direct-mapped
- * cache keeps recent (name, value) pairs, so that a field which came before, on whatever connection, is the same tuple
- * again; connections keep nothing. Values that are secrets never enter it. */
+ * Two tables save most of the work. The names that are common in requests exist once, as bytes objects. And a
+ * direct-mapped cache keeps recent (name, value) pairs, so that a field which came before, on whatever connection, is
+ * the same tuple again; connections keep nothing. Values that are secrets never enter it. */
 #ifndef BOLIDE_HTTP_HEADERS_H
 #define BOLIDE_HTTP_HEADERS_H
 
@@ -22,7 +22,7 @@ typedef enum {
 
 #define BOLIDE_NAME_SLOTS 512
 #define BOLIDE_PAIR_SLOTS 512
-#define BOLIDE_PAIR_MAX 256
+#define BOLIDE_PAIR_MAX   256
 
 typedef struct {
     PyObject *name;     /* bytes in lower case, or NULL: an empty slot */

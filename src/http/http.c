@@ -1,5 +1,5 @@
-/* What the connections of one server share: their list, the sweep that finds those which take too long, and the queue of
- * those that may go on. */
+/* What the connections of one server share: their list, the sweep that finds those which take too long, and the queue
+ * of those that may go on. */
 #include "http/connection.h"
 
 #include <stdlib.h>

@@ -76,8 +76,7 @@ int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, boli
         close(own);
         return UV_ENOMEM;
     }
-    int status =
-        pipe ? uv_pipe_init(&http->loop->uv, &l->uv.pipe, 0) : uv_tcp_init(&http->loop->uv, &l->uv.tcp);
+    int status = pipe ? uv_pipe_init(&http->loop->uv, &l->uv.pipe, 0) : uv_tcp_init(&http->loop->uv, &l->uv.tcp);
     if (status != 0) {
         close(own);
         free(l);

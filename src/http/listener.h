@@ -14,11 +14,12 @@ typedef struct bolide_listener {
     bolide_resource resource;
     struct bolide_listener *next; /* the list that it was put on */
     struct bolide_listener **list;
-    bolide_http *http;            /* its owner is kept alive until the handle is closed */
-    bool pipe;                    /* a Unix socket */
+    bolide_http *http; /* its owner is kept alive until the handle is closed */
+    bool pipe;         /* a Unix socket */
 } bolide_listener;
 
-/* Listen on a duplicate of the bound descriptor `fd` and put the listener in front of *list. 0, or a negative uv code. */
+/* Listen on a duplicate of the bound descriptor `fd` and put the listener in front of *list. 0, or a negative uv code.
+ */
 int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, bolide_listener **list);
 
 /* Close all of *list. */

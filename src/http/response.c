@@ -1,5 +1,7 @@
 #include "http/response.h"
 
+#include "http/headers.h"
+
 #include <string.h>
 
 /* Bytes of a head under construction: in the stream's own block while they fit there, else on the heap. */
@@ -187,8 +189,8 @@ static int read_length(seen_fields *seen, const char *value, size_t len) {
         n = n * 10 + (uint64_t)(value[i] - '0');
     }
     if (!valid || (seen->length && seen->length_value != n)) {
-        PyErr_SetString(PyExc_RuntimeError, valid ? "Differing Content-Length header values."
-                                                  : "Invalid Content-Length header value.");
+        PyErr_SetString(PyExc_RuntimeError,
+                        valid ? "Differing Content-Length header values." : "Invalid Content-Length header value.");
         return -1;
     }
     seen->length = true;
@@ -196,8 +198,8 @@ static int read_length(seen_fields *seen, const char *value, size_t len) {
     return 0;
 }
 
-/* A field whose (lower-case) name the server looks at. Returns whether its line is to stand as it is; -1 with an exception
- * set. */
+/* A field whose (lower-case) name the server looks at. Returns whether its line is to stand as it is; -1 with an
+ * exception set. */
 static int see_field(seen_fields *seen, const char *name, size_t name_len, const char *value, size_t value_len) {
     switch (name_len) {
     case 4:

@@ -27,16 +27,17 @@ bool bolide_copy_name(char *out, const char *name, size_t len);
 /* Copy a field value; false when it has a control character other than a tab (RFC 9110, 5.5). */
 bool bolide_copy_value(char *out, const char *value, size_t len);
 
-/* Queue status line and field lines. `headers`: an iterable of pairs of bytes, or NULL. The field lines of `d` follow, less
- * those that the response has itself. The framing is decided here, and only here: the fields content-length,
+/* Queue status line and field lines. `headers`: an iterable of pairs of bytes, or NULL. The field lines of `d` follow,
+ * less those that the response has itself. The framing is decided here, and only here: the fields content-length,
  * transfer-encoding and connection are read and written anew. 0, or -1 with an exception set and nothing queued. */
 int bolide_response_start(bolide_stream *s, bolide_defaults *d, bolide_response *r, PyObject *headers);
 
-/* Queue a piece of the body, framed, and the end of it unless `more`. `body`: a bytes-like object, or NULL. 0, or -1 with an
- * exception set: nothing of the piece was queued, except when the body ends short of its length. */
+/* Queue a piece of the body, framed, and the end of it unless `more`. `body`: a bytes-like object, or NULL. 0, or -1
+ * with an exception set: nothing of the piece was queued, except when the body ends short of its length. */
 int bolide_response_body(bolide_stream *s, bolide_response *r, PyObject *body, bool more);
 
-/* Queue a whole response of the server's own: `text` as text/plain, "connection: close". 0, or -1 with MemoryError set. */
+/* Queue a whole response of the server's own: `text` as text/plain, "connection: close". 0, or -1 with MemoryError set.
+ */
 int bolide_response_simple(bolide_stream *s, bolide_defaults *d, int status, bool head, const char *text);
 
 /* The reason phrase of RFC 9110 and its extensions, or "". */

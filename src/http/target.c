@@ -178,7 +178,8 @@ static void copy_target(bolide_target *out, const bolide_target *from) {
 }
 
 /* Put the target into its slot. That this may fail for want of memory only means that it is not cached. */
-static void remember(bolide_known_target *slot, uint64_t hash, const char *raw, size_t len, const bolide_target *target) {
+static void remember(bolide_known_target *slot, uint64_t hash, const char *raw, size_t len,
+                     const bolide_target *target) {
     char *copy = PyMem_Malloc(len);
     if (copy == NULL) {
         return;

@@ -5,7 +5,7 @@
 #include "common/state.h"
 
 #define BOLIDE_TARGET_SLOTS 256
-#define BOLIDE_TARGET_MAX 256 /* longer targets are not cached */
+#define BOLIDE_TARGET_MAX   256 /* longer targets are not cached */
 
 /* Strong references. */
 typedef struct {
@@ -33,8 +33,8 @@ typedef struct {
 int bolide_targets_init(bolide_targets *t, PyObject *root_path);
 void bolide_targets_clear(bolide_targets *t);
 
-/* The parts of the target `raw` for a request that is not CONNECT; `logged` also fills that one. 0; 400 when it is not a valid
- * target; or -1 with an exception set. On 0 the caller releases `out`. */
+/* The parts of the target `raw` for a request that is not CONNECT; `logged` also fills that one. 0; 400 when it is not
+ * a valid target; or -1 with an exception set. On 0 the caller releases `out`. */
 int bolide_targets_parse(bolide_targets *t, const char *raw, size_t len, bool logged, bolide_target *out);
 void bolide_target_release(bolide_target *target);
 

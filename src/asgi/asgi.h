@@ -1,0 +1,220 @@
+/* The ASGI server: what its files share. server.c is the Python type, request.c the life of a request, send.c and
+ * receive.c the two callables of the application, awaitable.c what they return, scope.c the scope, log.c what is
+ * logged. */
+#ifndef BOLIDE_ASGI_ASGI_H
+#define BOLIDE_ASGI_ASGI_H
+
+#include "http/connection.h"
+#include "http/listener.h"
+#include "http/response.h"
+
+/* X(id, text): interned strings. */
+#define BOLIDE_ASGI_STRINGS(X)                                                                                         \
+    X(asgi, "asgi")                                                                                                    \
+    X(body, "body")                                                                                                    \
+    X(cancel, "cancel")                                                                                                \
+    X(client, "client")                                                                                                \
+    X(eager_start, "eager_start")                                                                                      \
+    X(error, "error")                                                                                                  \
+    X(exc_info, "exc_info")                                                                                            \
+    X(headers, "headers")                                                                                              \
+    X(http, "http")                                                                                                    \
+    X(http_1_0, "1.0")                                                                                                 \
+    X(http_1_1, "1.1")                                                                                                 \
+    X(http_disconnect, "http.disconnect")                                                                              \
+    X(http_request, "http.request")                                                                                    \
+    X(http_version, "http_version")                                                                                    \
+    X(method, "method")                                                                                                \
+    X(more_body, "more_body")                                                                                          \
+    X(path, "path")                                                                                                    \
+    X(query_string, "query_string")                                                                                    \
+    X(raw_path, "raw_path")                                                                                            \
+    X(root_path, "root_path")                                                                                          \
+    X(scheme, "scheme")                                                                                                \
+    X(server, "server")                                                                                                \
+    X(spec_version, "spec_version")                                                                                    \
+    X(state, "state")                                                                                                  \
+    X(status, "status")                                                                                                \
+    X(version, "version")                                                                                              \
+    X(warning, "warning")
+
+#define BOLIDE_METHODS (HTTP_QUERY + 1)
+
+typedef struct bolide_asgi_state {
+    PyTypeObject *ServerType;
+    PyTypeObject *RequestType;
+    PyTypeObject *ReceiveType;
+    PyTypeObject *AwaitableType;
+    PyObject *ClientDisconnected; /* exception class */
+
+    PyObject *done;                    /* the awaitable that is finished */
+    PyObject *request_message;         /* {"type": "http.request", "body": b"", "more_body": False}, to be copied */
+    PyObject *eager_names;             /* keyword names of Task(coro, loop=, eager_start=) */
+    PyObject *loop_names;              /* ... and of those that take a loop alone */
+    PyObject *exc_info_names;          /* ... of logger.error(message, exc_info=) */
+    PyObject *task_done;               /* asyncio.Task.done */
+    PyObject *task_result;             /* asyncio.Task.result */
+    PyObject *ensure_future;           /* asyncio.ensure_future */
+    PyObject *get_logger;              /* logging.getLogger */
+    PyObject *methods[BOLIDE_METHODS]; /* str, by llhttp's number */
+
+#define BOLIDE_ASGI_STR(id, text) PyObject *str_##id;
+    BOLIDE_ASGI_STRINGS(BOLIDE_ASGI_STR)
+#undef BOLIDE_ASGI_STR
+
+    bolide_freelist free_requests, free_receives, free_awaitables;
+} bolide_asgi_state;
+
+typedef struct bolide_request bolide_request;
+typedef struct bolide_awaitable bolide_awaitable;
+
+typedef struct bolide_server {
+    PyObject_HEAD bolide_loop *loop;        /* strong */
+    bolide_state *st;                       /* kept by the loop */
+    PyObject *app;                          /* the application */
+    PyObject *scope;                        /* dict that every scope starts as a copy of */
+    PyObject *asgi;                         /* dict: scope["asgi"] is a copy of it */
+    PyObject *state;                        /* dict: scope["state"] is a copy of it; or NULL */
+    PyObject *access_log;                   /* callable, or NULL */
+    PyObject *logger;                       /* logging.Logger */
+    PyObject *on_max;                       /* called when max_requests is reached, or NULL */
+    PyObject *waiters;                      /* list of the futures that wait_closed() gave out */
+    PyObject *server_name;                  /* the last scope["server"] ... */
+    struct sockaddr_storage server_address; /* ... and what it was made of */
+
+    bolide_http http;
+    bolide_listener *listeners;
+    bolide_request *running; /* list of the requests whose task is suspended; holds a reference to each */
+    size_t running_count;    /* requests whose application has not returned */
+    uint64_t max_requests;   /* 0: no limit */
+    size_t max_concurrency;  /* 0: no limit */
+    bool initialised;        /* http, its caches and defaults are set up */
+    bool closing;            /* shutdown() was called */
+} bolide_server;
+
+/* A request and its response. As a Python object it is the `send` of the application. */
+struct bolide_request {
+    PyObject_HEAD bolide_server *server; /* strong */
+    bolide_conn *conn;                   /* NULL once the connection is gone or serves another request */
+    vectorcallfunc send;                 /* calling the object sends a message */
+    PyObject *scope;                     /* until the application is called */
+    PyObject *task;                      /* while it is suspended */
+    PyObject *body;              /* bytes received and not yet taken by the application, or NULL; no one else has it */
+    PyObject *method, *target;   /* str, for the access log; NULL when there is none */
+    PyObject *client;            /* likewise */
+    bolide_awaitable *waiters;   /* list of the awaitables that are suspended; borrowed */
+    bolide_request *prev, *next; /* server->running */
+    bolide_response response;
+    unsigned flags; /* BOLIDE_REQUEST_* */
+};
+
+enum {
+    BOLIDE_REQUEST_LAST = 1,      /* the end of the body has come */
+    BOLIDE_REQUEST_TAKEN = 2,     /* the application knows it */
+    BOLIDE_REQUEST_STARTED = 4,   /* http.response.start was sent, validly or not */
+    BOLIDE_REQUEST_HEAD_SENT = 8, /* ... and was valid */
+    BOLIDE_REQUEST_COMPLETE = 16, /* the response is complete */
+    BOLIDE_REQUEST_TOLD = 32,     /* the application got http.disconnect */
+    BOLIDE_REQUEST_LISTED = 64,   /* on server->running */
+    BOLIDE_REQUEST_ABORTED = 128, /* its task was cancelled by the server */
+};
+
+typedef enum {
+    BOLIDE_AWAIT_DONE,    /* nothing to wait for */
+    BOLIDE_AWAIT_RECEIVE, /* the next message */
+    BOLIDE_AWAIT_DRAIN,   /* until the peer has read */
+} bolide_await_kind;
+
+/* What receive() and send() return: a coroutine as far as asyncio can tell. */
+struct bolide_awaitable {
+    PyObject_HEAD bolide_request *request; /* strong; NULL for the one that is always done */
+    PyObject *future;                      /* asyncio.Future that it waits for, or NULL */
+    PyObject *iter;                        /* that future's iterator */
+    bolide_awaitable *prev, *next;         /* request->waiters, while it has a future */
+    bolide_await_kind kind;
+    bool finished; /* has given its result */
+};
+
+static inline bolide_asgi_state *bolide_asgi_of(const bolide_request *r) {
+    return r->server->st->asgi;
+}
+
+/* --- request.c
+ * -------------------------------------------------------------------------------------------------------- */
+
+extern const bolide_http_ops bolide_request_ops;
+
+/* Is there nobody to answer to? */
+static inline bool bolide_request_is_gone(const bolide_request *r) {
+    return r->conn == NULL || (r->flags & BOLIDE_REQUEST_TOLD) != 0;
+}
+
+/* 0 when the calling thread is the loop's; -1 with RuntimeError set. */
+int bolide_request_check_thread(const bolide_request *r);
+
+/* Cancel the tasks of all running requests of the server. 0, or -1 with an exception set. */
+int bolide_request_cancel_all(bolide_server *server);
+
+/* --- scope.c
+ * ---------------------------------------------------------------------------------------------------------- */
+
+/* The dict that every scope of the server is a copy of. 0, or -1 with an exception set. */
+int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *version);
+
+/* Fill r->scope, and what the access log needs, from the head of its request. 0; the status to refuse it with; or -1
+ * with an exception set. */
+int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_facts *facts);
+
+/* --- send.c, receive.c, awaitable.c
+ * ------------------------------------------------------------------------------------- */
+
+/* The vectorcall of a request. */
+PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);
+
+/* The `receive` of a request. New reference, or NULL. */
+PyObject *bolide_receive_new(bolide_request *r);
+
+/* The next message, if there is one: 1 and a new reference; 0 when the application has to wait; -1 with an exception
+ * set. */
+int bolide_receive_poll(bolide_request *r, PyObject **message);
+
+/* New reference, or NULL. */
+PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind);
+
+/* Let the suspended awaitables of that kind look again. */
+void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind);
+
+/* --- log.c
+ * -------------------------------------------------------------------------------------------------------------- */
+
+/* logger.error(message, exc_info=exc) or, with `exc` NULL, logger.LEVEL(message, *args); `arg` may be NULL. What fails
+ * here goes to the loop's exception handler. */
+void bolide_log_exception(bolide_server *server, const char *message, PyObject *exc);
+void bolide_log_error(bolide_server *server, const char *message, PyObject *arg);
+void bolide_log_warning(bolide_server *server, const char *message);
+
+/* The access log's entry for a response that has started. */
+void bolide_log_access(bolide_request *r, int status);
+
+/* --- server.c
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* Complete wait_closed() if the server is closed. */
+void bolide_server_check_closed(bolide_server *server);
+
+/* Have on_max_requests called from the loop. */
+void bolide_server_reached_max(bolide_server *server);
+
+/* --- state.c
+ * ------------------------------------------------------------------------------------------------------------ */
+
+extern PyType_Spec bolide_server_spec, bolide_request_spec, bolide_receive_spec, bolide_awaitable_spec;
+
+int bolide_asgi_init(PyObject *module, bolide_state *st);
+int bolide_asgi_traverse(bolide_state *st, visitproc visit, void *arg);
+void bolide_asgi_clear(bolide_state *st);
+
+/* Take the exception that is set, normalised, or NULL: PyErr_GetRaisedException() for all versions. */
+PyObject *bolide_take_exception(void);
+
+#endif

@@ -1,0 +1,489 @@
+/* The life of a request: from its head to the end of its task. */
+#include "asgi/asgi.h"
+
+#include <structmember.h>
+
+#define FREELIST_MAX 256
+/* Bytes of a body that wait for the application before reading stops. */
+#define BODY_HIGH_WATER (64 * 1024)
+/* How far the causes of an exception are followed. */
+#define CHAIN_MAX 32
+
+int bolide_request_check_thread(const bolide_request *r) {
+    unsigned long owner = r->server->loop->thread_id;
+    if (owner != 0 && owner != PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_RuntimeError, "receive() and send() must be called in the thread of the event loop");
+        return -1;
+    }
+    return 0;
+}
+
+static bolide_request *request_new(bolide_server *server, bolide_conn *conn) {
+    bolide_asgi_state *as = server->st->asgi;
+    bolide_request *r = (bolide_request *)bolide_freelist_new(&as->free_requests, as->RequestType);
+    if (r == NULL) {
+        return NULL;
+    }
+    memset((char *)r + sizeof(PyObject), 0, sizeof(*r) - sizeof(PyObject));
+    r->server = (bolide_server *)Py_NewRef(server);
+    r->conn = conn;
+    r->send = bolide_send;
+    PyObject_GC_Track((PyObject *)r);
+    return r;
+}
+
+/* Part from the connection. Drops the connection's reference: the caller has one of its own. */
+static void detach(bolide_request *r) {
+    if (r->conn != NULL) {
+        r->conn->request = NULL;
+        r->conn = NULL;
+        Py_DECREF(r);
+    }
+}
+
+/* --- the end
+ * ---------------------------------------------------------------------------------------------------------- */
+
+/* Was the application told that there is nobody to answer to, and gave up for that reason? */
+static bool is_disconnect(bolide_asgi_state *as, PyObject *exc) {
+    PyObject *next = Py_NewRef(exc);
+    bool found = false;
+    for (int i = 0; i < CHAIN_MAX && next != NULL && !found; i++) {
+        found = PyErr_GivenExceptionMatches(next, as->ClientDisconnected);
+        PyObject *cause = PyException_GetCause(next);
+        Py_SETREF(next, cause != NULL ? cause : PyException_GetContext(next));
+    }
+    Py_XDECREF(next);
+    return found;
+}
+
+/* The application has ended without a complete response: answer 500 if nothing was sent, else cut the connection, so
+ * that the client sees that the response is not whole. */
+static void give_up(bolide_request *r) {
+    bolide_conn *c = r->conn;
+    if (c == NULL) {
+        return;
+    }
+    if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {
+        r->flags |= BOLIDE_REQUEST_STARTED | BOLIDE_REQUEST_COMPLETE;
+        if (bolide_response_simple(&c->stream, &r->server->http.defaults, 500, r->response.head,
+                                   "Internal Server Error") != 0) {
+            PyErr_Clear();
+            bolide_conn_abort(c);
+            return;
+        }
+        bolide_log_access(r, 500);
+        if (r->conn != NULL) {
+            bolide_conn_finish(c, false);
+        }
+    } else {
+        bolide_conn_close(c);
+    }
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
+}
+
+static void failed(bolide_request *r, PyObject *exc) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    bool quiet = (r->flags & BOLIDE_REQUEST_ABORTED) != 0 &&
+                 PyErr_GivenExceptionMatches(exc, r->server->st->asyncio_CancelledError);
+    if (!quiet && !is_disconnect(as, exc)) {
+        bolide_log_exception(r->server, "Exception in ASGI application\n", exc);
+    }
+    give_up(r);
+}
+
+static void returned(bolide_request *r, PyObject *result) {
+    if (result != Py_None) {
+        bolide_log_error(r->server, "ASGI callable should return None, but returned '%s'.", result);
+        give_up(r);
+    } else if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
+        return;
+    } else if (bolide_request_is_gone(r)) {
+        if (r->conn != NULL) {
+            bolide_conn_close(r->conn);
+        }
+    } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {
+        bolide_log_error(r->server, "ASGI callable returned without starting response.", NULL);
+        give_up(r);
+    } else {
+        bolide_log_error(r->server, "ASGI callable returned without completing response.", NULL);
+        give_up(r);
+    }
+}
+
+/* The application has returned `result` (a new reference), or with NULL raised the exception that is set. `suspended`:
+ * its task was, so that the loop has seen the exceptions that end it. */
+static void end(bolide_request *r, PyObject *result, bool suspended) {
+    bolide_server *server = r->server;
+    Py_INCREF(r);
+    if (result != NULL) {
+        if (result != Py_None || (r->flags & BOLIDE_REQUEST_COMPLETE) == 0) {
+            returned(r, result);
+        }
+        Py_DECREF(result);
+    } else if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        if (suspended) {
+            PyErr_Clear();
+        } else {
+            bolide_loop_set_fatal(server->loop);
+        }
+        give_up(r);
+    } else {
+        PyObject *exc = bolide_take_exception();
+        if (exc != NULL) {
+            failed(r, exc);
+            Py_DECREF(exc);
+        }
+    }
+    detach(r);
+    Py_CLEAR(r->scope);
+    server->running_count--;
+    Py_DECREF(r);
+    if (server->closing) {
+        bolide_server_check_closed(server);
+    }
+}
+
+/* --- the task
+ * --------------------------------------------------------------------------------------------------------- */
+
+static void enlist(bolide_request *r) {
+    bolide_server *server = r->server;
+    r->flags |= BOLIDE_REQUEST_LISTED;
+    r->prev = NULL;
+    r->next = server->running;
+    if (r->next != NULL) {
+        r->next->prev = r;
+    }
+    server->running = (bolide_request *)Py_NewRef(r);
+}
+
+/* Returns whether it was on the list: then its reference is the caller's. */
+static bool delist(bolide_request *r) {
+    if ((r->flags & BOLIDE_REQUEST_LISTED) == 0) {
+        return false;
+    }
+    r->flags &= ~(unsigned)BOLIDE_REQUEST_LISTED;
+    *(r->prev != NULL ? &r->prev->next : &r->server->running) = r->next;
+    if (r->next != NULL) {
+        r->next->prev = r->prev;
+    }
+    r->prev = r->next = NULL;
+    return true;
+}
+
+/* task.result(): new reference, or NULL with the task's exception set. */
+static PyObject *result_of(bolide_request *r, PyObject *task) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    if (Py_IS_TYPE(task, (PyTypeObject *)r->server->st->asyncio_Task)) {
+        return PyObject_Vectorcall(as->task_result, &task, 1, NULL);
+    }
+    return PyObject_CallMethod(task, "result", NULL);
+}
+
+static PyObject *on_task_done(PyObject *self, PyObject *task) {
+    bolide_request *r = (bolide_request *)self;
+    if (delist(r)) {
+        Py_CLEAR(r->task);
+        end(r, result_of(r, task), true);
+        Py_DECREF(r);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef done_method = {"_on_task_done", on_task_done, METH_O, NULL};
+
+/* Keep the request until its task is done. 0, or -1 with an exception set. */
+static int follow(bolide_request *r, PyObject *task) {
+    PyObject *callback = PyCFunction_New(&done_method, (PyObject *)r);
+    if (callback == NULL) {
+        return -1;
+    }
+    PyObject *result = PyObject_CallMethodOneArg(task, r->server->st->str_add_done_callback, callback);
+    Py_DECREF(callback);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    r->task = Py_NewRef(task);
+    enlist(r);
+    return 0;
+}
+
+/* A task that runs `coro`, or what else the application has returned. New reference, or NULL with an exception set. */
+static PyObject *make_task(bolide_request *r, PyObject *coro) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    PyObject *args[] = {NULL, coro, (PyObject *)r->server->loop, Py_True};
+    size_t nargsf = 1 | PY_VECTORCALL_ARGUMENTS_OFFSET;
+    if (!PyCoro_CheckExact(coro)) {
+        return PyObject_Vectorcall(as->ensure_future, args + 1, nargsf, as->loop_names);
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyObject_Vectorcall(r->server->st->asyncio_Task, args + 1, nargsf, as->eager_names);
+#else
+    return PyObject_Vectorcall(r->server->st->asyncio_Task, args + 1, nargsf, as->loop_names);
+#endif
+}
+
+/* Is the task done? -1 with an exception set. */
+static int is_done(bolide_request *r, PyObject *task) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    PyObject *done;
+    if (Py_IS_TYPE(task, (PyTypeObject *)r->server->st->asyncio_Task)) {
+        done = PyObject_Vectorcall(as->task_done, &task, 1, NULL);
+    } else {
+        done = PyObject_CallMethodNoArgs(task, r->server->st->str_done);
+    }
+    int result = done != NULL ? PyObject_IsTrue(done) : -1;
+    Py_XDECREF(done);
+    return result;
+}
+
+/* Call the application and start its task. */
+static void run(bolide_request *r) {
+    PyObject *receive = bolide_receive_new(r), *coro = NULL, *task = NULL;
+    if (receive != NULL) {
+        PyObject *args[] = {NULL, r->scope, receive, (PyObject *)r};
+        coro = PyObject_Vectorcall(r->server->app, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(receive);
+        Py_CLEAR(r->scope);
+    }
+    if (coro != NULL) {
+        task = make_task(r, coro);
+        Py_DECREF(coro);
+    }
+    int done = task != NULL ? is_done(r, task) : -1;
+    if (done > 0) {
+        end(r, result_of(r, task), false);
+    } else if (done < 0 || follow(r, task) < 0) {
+        end(r, NULL, false);
+    }
+    Py_XDECREF(task);
+}
+
+int bolide_request_cancel_all(bolide_server *server) {
+    PyObject *tasks = PyList_New(0);
+    for (bolide_request *r = server->running; tasks != NULL && r != NULL; r = r->next) {
+        r->flags |= BOLIDE_REQUEST_ABORTED;
+        if (PyList_Append(tasks, r->task) < 0) {
+            Py_CLEAR(tasks);
+        }
+    }
+    if (tasks == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(tasks); i++) {
+        PyObject *result = PyObject_CallMethodNoArgs(PyList_GET_ITEM(tasks, i), server->st->asgi->str_cancel);
+        if (result == NULL) {
+            bolide_loop_report(server->loop, "cancelling a request failed", NULL, NULL);
+        }
+        Py_XDECREF(result);
+    }
+    Py_DECREF(tasks);
+    return 0;
+}
+
+/* --- the connection's events
+ * -------------------------------------------------------------------------------------------- */
+
+static bool over_limit(const bolide_server *server) {
+    return server->max_concurrency != 0 &&
+           (server->http.conn_count >= server->max_concurrency || server->running_count >= server->max_concurrency);
+}
+
+static int on_head(bolide_conn *c, const bolide_head *head) {
+    bolide_server *server = (bolide_server *)c->http->owner;
+    bolide_head_facts facts;
+    bolide_request *r = request_new(server, NULL);
+    if (r == NULL) {
+        return -1;
+    }
+    r->conn = c;
+    int status = bolide_scope_build(r, head, &facts);
+    r->conn = NULL;
+    if (status == 0 && over_limit(server)) {
+        bolide_log_access(r, 503);
+        status = 503;
+    }
+    if (status != 0) {
+        Py_DECREF(r);
+        return status;
+    }
+    if (facts.expects_continue && (c->flags & BOLIDE_CONN_HTTP10) == 0) {
+        c->flags |= BOLIDE_CONN_EXPECT;
+    }
+    bolide_request *previous = c->request;
+    if (previous != NULL) {
+        previous->conn = NULL; /* its response is complete; its task goes on */
+        Py_DECREF(previous);
+    }
+    c->request = r;
+    r->conn = c;
+    if (c->parser.upgrade) {
+        bolide_log_warning(server, "Unsupported upgrade request.");
+    }
+    return 0;
+}
+
+/* Append to r->body, which nobody else has seen. 0, or -1 with an exception set. */
+static int append_body(bolide_request *r, const char *data, size_t len) {
+    if (r->body == NULL) {
+        r->body = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+        return r->body != NULL ? 0 : -1;
+    }
+    Py_ssize_t before = PyBytes_GET_SIZE(r->body);
+    if (before == 1) {
+        /* CPython shares the objects of one byte: this one cannot be resized. */
+        PyObject *body = PyBytes_FromStringAndSize(NULL, 1 + (Py_ssize_t)len);
+        if (body == NULL) {
+            return -1;
+        }
+        PyBytes_AS_STRING(body)[0] = PyBytes_AS_STRING(r->body)[0];
+        Py_SETREF(r->body, body);
+    } else if (_PyBytes_Resize(&r->body, before + (Py_ssize_t)len) < 0) {
+        return -1;
+    }
+    memcpy(PyBytes_AS_STRING(r->body) + before, data, len);
+    return 0;
+}
+
+static int on_body(bolide_conn *c, const char *data, size_t len) {
+    bolide_request *r = c->request;
+    if ((r->flags & (BOLIDE_REQUEST_COMPLETE | BOLIDE_REQUEST_TOLD)) != 0) {
+        return 0;
+    }
+    if (append_body(r, data, len) < 0) {
+        return -1;
+    }
+    if (PyBytes_GET_SIZE(r->body) > BODY_HIGH_WATER) {
+        bolide_conn_pause_body(c);
+    }
+    return 0;
+}
+
+static void on_start(bolide_conn *c) {
+    bolide_request *r = (bolide_request *)Py_NewRef(c->request);
+    r->server->running_count++;
+    if ((c->flags & BOLIDE_CONN_MESSAGE) != 0) {
+        r->flags |= BOLIDE_REQUEST_LAST;
+    }
+    run(r);
+    Py_DECREF(r);
+}
+
+static void on_progress(bolide_conn *c) {
+    bolide_request *r = (bolide_request *)Py_NewRef(c->request);
+    if ((c->flags & BOLIDE_CONN_MESSAGE) != 0) {
+        r->flags |= BOLIDE_REQUEST_LAST;
+    }
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
+    Py_DECREF(r);
+}
+
+static void on_drain(bolide_conn *c) {
+    bolide_request *r = (bolide_request *)Py_NewRef(c->request);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
+    Py_DECREF(r);
+}
+
+static void on_gone(bolide_conn *c) {
+    bolide_request *r = (bolide_request *)Py_NewRef(c->request);
+    detach(r);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
+    Py_DECREF(r);
+}
+
+static bool on_refused(bolide_conn *c, int status) {
+    bolide_request *r = c->request;
+    /* A request whose response is complete is the one before. */
+    const unsigned state = BOLIDE_REQUEST_STARTED | BOLIDE_REQUEST_COMPLETE;
+    bool answer = r == NULL || (r->flags & state) != BOLIDE_REQUEST_STARTED;
+    if (status == 503) {
+        bolide_log_warning((bolide_server *)c->http->owner, "Exceeded concurrency limit.");
+    } else if (status != 408) {
+        bolide_log_warning((bolide_server *)c->http->owner, "Invalid HTTP request received.");
+    }
+    return answer;
+}
+
+static int traverse_conn(bolide_conn *c, visitproc visit, void *arg) {
+    Py_VISIT((PyObject *)c->request);
+    return 0;
+}
+
+static void on_count(bolide_http *http) {
+    bolide_server_check_closed((bolide_server *)http->owner);
+}
+
+const bolide_http_ops bolide_request_ops = {
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_start = on_start,
+    .on_progress = on_progress,
+    .on_drain = on_drain,
+    .on_gone = on_gone,
+    .on_refused = on_refused,
+    .traverse = traverse_conn,
+    .on_count = on_count,
+};
+
+/* --- the type
+ * ----------------------------------------------------------------------------------------------------------- */
+
+static int request_traverse(PyObject *self, visitproc visit, void *arg) {
+    bolide_request *r = (bolide_request *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(r->server);
+    Py_VISIT(r->scope);
+    Py_VISIT(r->task);
+    return 0;
+}
+
+static int request_clear(PyObject *self) {
+    bolide_request *r = (bolide_request *)self;
+    /* Not the server: the type's other functions rely on it, and it breaks the cycles through itself. */
+    Py_CLEAR(r->scope);
+    Py_CLEAR(r->task);
+    return 0;
+}
+
+static void request_dealloc(PyObject *self) {
+    bolide_request *r = (bolide_request *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    bolide_server *server = r->server;
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(r->scope);
+    Py_CLEAR(r->task);
+    Py_CLEAR(r->body);
+    Py_CLEAR(r->method);
+    Py_CLEAR(r->target);
+    Py_CLEAR(r->client);
+    bolide_freelist_keep(&server->st->asgi->free_requests, self, FREELIST_MAX);
+    Py_DECREF(server);
+    Py_DECREF(type);
+}
+
+static PyMemberDef members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(bolide_request, send), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "The send() of one ASGI request: takes a message, returns an awaitable of None."},
+    {Py_tp_dealloc, request_dealloc},
+    {Py_tp_traverse, request_traverse},
+    {Py_tp_clear, request_clear},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, members},
+    {0, NULL},
+};
+
+PyType_Spec bolide_request_spec = {
+    .name = "bolide._core.Send",
+    .basicsize = sizeof(bolide_request),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};

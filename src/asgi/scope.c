@@ -1,0 +1,143 @@
+#include "asgi/asgi.h"
+
+#include <sys/un.h>
+
+#include "common/sockaddr.h"
+
+int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *version) {
+    bolide_state *st = server->st;
+    bolide_asgi_state *as = st->asgi;
+    server->asgi = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.5");
+    if (server->asgi == NULL) {
+        return -1;
+    }
+    /* Every key is there from the start, in the order of the specification: setting one later changes no more than a
+     * value. */
+    server->scope =
+        Py_BuildValue("{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_http, as->str_asgi,
+                      Py_None, as->str_http_version, as->str_http_1_1, as->str_server, Py_None, as->str_client, Py_None,
+                      as->str_scheme, "http", as->str_method, Py_None, as->str_root_path, root_path, as->str_path,
+                      Py_None, as->str_raw_path, Py_None, as->str_query_string, Py_None, as->str_headers, Py_None);
+    if (server->scope == NULL) {
+        return -1;
+    }
+    return server->state != NULL ? PyDict_SetItem(server->scope, as->str_state, Py_None) : 0;
+}
+
+/* An address as ASGI has it: (host, port), or (path, None) of a Unix socket. New reference, or NULL with an exception
+ * set. */
+static PyObject *address_pair(const struct sockaddr *address, socklen_t len) {
+    PyObject *object = bolide_sockaddr_object(address, len);
+    if (object != NULL && PyTuple_Check(object) && PyTuple_GET_SIZE(object) > 2) {
+        Py_SETREF(object, PyTuple_GetSlice(object, 0, 2));
+    } else if (object != NULL && PyUnicode_Check(object)) {
+        Py_SETREF(object, PyTuple_Pack(2, object, Py_None));
+    } else if (object != NULL && !PyTuple_Check(object)) {
+        Py_SETREF(object, Py_NewRef(Py_None));
+    }
+    return object;
+}
+
+/* c->client. 0, or -1 with an exception set. */
+static int find_client(bolide_conn *c) {
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    if ((c->flags & BOLIDE_CONN_UNIX) != 0 ||
+        getpeername(bolide_stream_fileno(&c->stream), (struct sockaddr *)&address, &len) != 0) {
+        c->client = Py_NewRef(Py_None);
+    } else {
+        c->client = address_pair((struct sockaddr *)&address, len);
+    }
+    return c->client != NULL ? 0 : -1;
+}
+
+/* c->server: mostly the same as for the connection before. 0, or -1 with an exception set. */
+static int find_server(bolide_server *server, bolide_conn *c) {
+    struct sockaddr_storage address = {0};
+    socklen_t len = sizeof(address);
+    if (getsockname(bolide_stream_fileno(&c->stream), (struct sockaddr *)&address, &len) != 0) {
+        c->server = Py_NewRef(Py_None);
+        return 0;
+    }
+    if (server->server_name == NULL || memcmp(&address, &server->server_address, sizeof(address)) != 0) {
+        PyObject *name = address_pair((struct sockaddr *)&address, len);
+        if (name == NULL) {
+            return -1;
+        }
+        server->server_address = address;
+        Py_XSETREF(server->server_name, name);
+    }
+    c->server = Py_NewRef(server->server_name);
+    return 0;
+}
+
+/* scope[key] = a copy of `dict`. */
+static int set_copy(PyObject *scope, PyObject *key, PyObject *dict) {
+    PyObject *copy = PyDict_Copy(dict);
+    if (copy == NULL) {
+        return -1;
+    }
+    int result = PyDict_SetItem(scope, key, copy);
+    Py_DECREF(copy);
+    return result;
+}
+
+static int set_items(bolide_request *r, PyObject *scope, PyObject *headers, const bolide_target *target) {
+    bolide_server *server = r->server;
+    bolide_asgi_state *as = server->st->asgi;
+    if (set_copy(scope, as->str_asgi, server->asgi) < 0 || PyDict_SetItem(scope, as->str_server, r->conn->server) < 0 ||
+        PyDict_SetItem(scope, as->str_client, r->conn->client) < 0 ||
+        PyDict_SetItem(scope, as->str_method, r->method) < 0 || PyDict_SetItem(scope, as->str_path, target->path) < 0 ||
+        PyDict_SetItem(scope, as->str_raw_path, target->raw_path) < 0 ||
+        PyDict_SetItem(scope, as->str_query_string, target->query) < 0 ||
+        PyDict_SetItem(scope, as->str_headers, headers) < 0) {
+        return -1;
+    }
+    if (r->response.http10 && PyDict_SetItem(scope, as->str_http_version, as->str_http_1_0) < 0) {
+        return -1;
+    }
+    return server->state != NULL ? set_copy(scope, as->str_state, server->state) : 0;
+}
+
+/* r->scope of its parts. 0, or -1 with an exception set. */
+static int make_scope(bolide_request *r, PyObject *headers, const bolide_target *target) {
+    bolide_conn *c = r->conn;
+    if ((c->client == NULL && find_client(c) < 0) || (c->server == NULL && find_server(r->server, c) < 0)) {
+        return -1;
+    }
+    PyObject *scope = PyDict_Copy(r->server->scope);
+    if (scope == NULL || set_items(r, scope, headers, target) < 0) {
+        Py_XDECREF(scope);
+        return -1;
+    }
+    r->scope = scope;
+    if (target->logged != NULL) {
+        r->target = Py_NewRef(target->logged);
+        r->client = Py_NewRef(c->client);
+    }
+    return 0;
+}
+
+int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_facts *facts) {
+    bolide_http *http = &r->server->http;
+    bolide_conn *c = r->conn;
+    r->method = Py_NewRef(r->server->st->asgi->methods[c->parser.method]);
+    r->response.http10 = (c->flags & BOLIDE_CONN_HTTP10) != 0;
+    r->response.head = c->parser.method == HTTP_HEAD;
+    PyObject *headers = bolide_head_fields(http, head, facts);
+    if (headers == NULL) {
+        return -1;
+    }
+    int status = bolide_head_check(c, facts);
+    if (status == 0) {
+        bolide_target target;
+        status = bolide_targets_parse(&http->targets, head->base + head->target, head->target_len,
+                                      r->server->access_log != NULL, &target);
+        if (status == 0) {
+            status = make_scope(r, headers, &target);
+            bolide_target_release(&target);
+        }
+    }
+    Py_DECREF(headers);
+    return status;
+}

@@ -1,0 +1,165 @@
+#include "asgi/asgi.h"
+
+/* message[key]: 1 and a new reference; 0 when it is not there; -1 with an exception set. */
+static int get_item(PyObject *message, PyObject *key, PyObject **value) {
+    if (PyDict_CheckExact(message)) {
+        *value = Py_XNewRef(PyDict_GetItemWithError(message, key));
+        return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
+    }
+    *value = PyObject_GetItem(message, key);
+    if (*value != NULL) {
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_KeyError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+/* As get_item(), with KeyError for what is not there. */
+static int require_item(PyObject *message, PyObject *key, PyObject **value) {
+    int found = get_item(message, key, value);
+    if (found == 0) {
+        PyErr_SetObject(PyExc_KeyError, key);
+    }
+    return found > 0 ? 0 : -1;
+}
+
+static bool is_type(PyObject *type, const char *wanted, size_t len) {
+    return PyUnicode_Check(type) && PyUnicode_IS_COMPACT_ASCII(type) && (size_t)PyUnicode_GET_LENGTH(type) == len &&
+           memcmp(PyUnicode_1BYTE_DATA(type), wanted, len) == 0;
+}
+
+/* Check the message's type. 0, or -1 with RuntimeError set. */
+static int expect_type(PyObject *type, const char *wanted) {
+    if (is_type(type, wanted, strlen(wanted))) {
+        return 0;
+    }
+    PyErr_Format(PyExc_RuntimeError, "Expected ASGI message '%s', but got '%S'.", wanted, type);
+    return -1;
+}
+
+static int disconnected(bolide_request *r) {
+    PyErr_SetString(bolide_asgi_of(r)->ClientDisconnected, "the client has disconnected");
+    return -1;
+}
+
+/* http.response.start. 0, or -1 with an exception set. */
+static int send_start(bolide_request *r, PyObject *message) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    PyObject *status = NULL, *headers = NULL;
+    int result = -1;
+    if (require_item(message, as->str_status, &status) < 0) {
+        return -1;
+    }
+    long code = PyLong_AsLong(status);
+    Py_DECREF(status);
+    if (code == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (code < 100 || code > 999) {
+        PyErr_Format(PyExc_ValueError, "invalid HTTP status %ld", code);
+        return -1;
+    }
+    if (get_item(message, as->str_headers, &headers) < 0) {
+        return -1;
+    }
+    /* Reading the message may have run code. */
+    if (bolide_request_is_gone(r)) {
+        result = disconnected(r);
+        goto done;
+    }
+    r->response.status = (int)code;
+    r->response.keep_alive = bolide_conn_may_keep_alive(r->conn);
+    result = bolide_response_start(&r->conn->stream, &r->server->http.defaults, &r->response, headers);
+    if (result == 0 && r->server->access_log != NULL) {
+        bolide_log_access(r, (int)code);
+    }
+done:
+    Py_XDECREF(headers);
+    return result;
+}
+
+/* http.response.body. 0, or -1 with an exception set. */
+static int send_body(bolide_request *r, PyObject *message) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    PyObject *body = NULL, *more = NULL;
+    int result = -1, is_more = 0;
+    if (get_item(message, as->str_body, &body) < 0 || get_item(message, as->str_more_body, &more) < 0) {
+        goto done;
+    }
+    if (more != NULL && (is_more = PyObject_IsTrue(more)) < 0) {
+        goto done;
+    }
+    if (bolide_request_is_gone(r)) {
+        result = disconnected(r);
+        goto done;
+    }
+    result = bolide_response_body(&r->conn->stream, &r->response, body, is_more != 0);
+    if (result == 0 && !is_more) {
+        r->flags |= BOLIDE_REQUEST_COMPLETE;
+        if (r->conn != NULL) {
+            bolide_conn_finish(r->conn, r->response.keep_alive);
+        }
+        bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
+        if (r->server->http.total_requests == r->server->max_requests) {
+            bolide_server_reached_max(r->server);
+        }
+    }
+done:
+    Py_XDECREF(body);
+    Py_XDECREF(more);
+    return result;
+}
+
+static int send_message(bolide_request *r, PyObject *message) {
+    PyObject *type;
+    if (require_item(message, r->server->st->str_type, &type) < 0) {
+        return -1;
+    }
+    int result = -1;
+    if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
+        PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%S' sent, after response already completed.", type);
+    } else if (bolide_request_is_gone(r)) {
+        disconnected(r);
+    } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {
+        result = expect_type(type, "http.response.start");
+        if (result == 0) {
+            r->flags |= BOLIDE_REQUEST_STARTED;
+            result = send_start(r, message);
+            r->flags |= result == 0 ? BOLIDE_REQUEST_HEAD_SENT : 0u;
+        }
+    } else {
+        result = expect_type(type, "http.response.body");
+        if (result == 0 && (r->flags & BOLIDE_REQUEST_HEAD_SENT) == 0) {
+            PyErr_SetString(PyExc_RuntimeError, "http.response.body sent after http.response.start failed");
+            result = -1;
+        } else if (result == 0) {
+            result = send_body(r, message);
+        }
+    }
+    Py_DECREF(type);
+    return result;
+}
+
+PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names) {
+    bolide_request *r = (bolide_request *)self;
+    if (PyVectorcall_NARGS(nargsf) != 1 || (names != NULL && PyTuple_GET_SIZE(names) != 0)) {
+        PyErr_SetString(PyExc_TypeError, "send() takes one argument, the message");
+        return NULL;
+    }
+    if (bolide_request_check_thread(r) < 0) {
+        return NULL;
+    }
+    /* The application may drop its last reference to us from within its own code. */
+    Py_INCREF(r);
+    PyObject *awaitable = NULL;
+    if (send_message(r, args[0]) == 0) {
+        bool wait = (r->flags & BOLIDE_REQUEST_COMPLETE) == 0 && r->conn != NULL && bolide_conn_is_open(r->conn) &&
+                    bolide_stream_is_full(&r->conn->stream);
+        awaitable = wait ? bolide_awaitable_new(r, BOLIDE_AWAIT_DRAIN) : Py_NewRef(bolide_asgi_of(r)->done);
+    }
+    Py_DECREF(r);
+    return awaitable;
+}

@@ -1,0 +1,416 @@
+/* The Python type Server. */
+#include "asgi/asgi.h"
+
+#include "common/error.h"
+
+#define MAX_HEAD_LIMIT   (64u * 1024 * 1024)
+#define MAX_FIELDS_LIMIT 65536
+#define MAX_TIMEOUT_S    86400.0
+
+/* The arguments of Server() before they are checked. */
+typedef struct {
+    PyObject *loop, *app, *root_path, *headers, *state, *access_log, *logger, *concurrency, *max_requests, *on_max;
+    const char *asgi_version;
+    int server_header, date_header;
+    Py_ssize_t head, fields;
+    double keep_alive, head_timeout;
+} server_args;
+
+static inline bolide_server *server_of(PyObject *self) {
+    return (bolide_server *)self;
+}
+
+/* --- construction
+ * ------------------------------------------------------------------------------------------------------- */
+
+static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
+    static char *names[] = {"loop",
+                            "app",
+                            "root_path",
+                            "server_header",
+                            "date_header",
+                            "headers",
+                            "state",
+                            "access_log",
+                            "logger",
+                            "limit_concurrency",
+                            "limit_max_requests",
+                            "on_max_requests",
+                            "limit_request_head",
+                            "limit_request_headers",
+                            "timeout_keep_alive",
+                            "timeout_request_head",
+                            "asgi_version",
+                            NULL};
+    *a = (server_args){.server_header = 1,
+                       .date_header = 1,
+                       .head = 131072,
+                       .fields = 256,
+                       .keep_alive = 5.0,
+                       .head_timeout = 60.0,
+                       .asgi_version = "3.0"};
+    return PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$UppOOOOOOOnndds:Server", names, &a->loop, &a->app,
+                                       &a->root_path, &a->server_header, &a->date_header, &a->headers, &a->state,
+                                       &a->access_log, &a->logger, &a->concurrency, &a->max_requests, &a->on_max,
+                                       &a->head, &a->fields, &a->keep_alive, &a->head_timeout, &a->asgi_version)
+               ? 0
+               : -1;
+}
+
+static PyObject *optional(PyObject *value) {
+    return value == Py_None ? NULL : Py_XNewRef(value);
+}
+
+/* A count of at least 1, or 0 for None. -1 with an exception set. */
+static int64_t optional_count(PyObject *value, const char *name) {
+    if (value == NULL || value == Py_None) {
+        return 0;
+    }
+    int64_t n = PyLong_AsLongLong(value);
+    if (n < 1 && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ValueError, "%s must be positive", name);
+    }
+    return n < 1 ? -1 : n;
+}
+
+static int check_limits(const server_args *a) {
+    if (a->head < 256 || a->head > MAX_HEAD_LIMIT || a->fields < 1 || a->fields > MAX_FIELDS_LIMIT) {
+        PyErr_SetString(PyExc_ValueError, "limit_request_head or limit_request_headers is out of range");
+        return -1;
+    }
+    if (!(a->keep_alive >= 0 && a->keep_alive <= MAX_TIMEOUT_S && a->head_timeout > 0 &&
+          a->head_timeout <= MAX_TIMEOUT_S)) {
+        PyErr_SetString(PyExc_ValueError, "timeout_keep_alive or timeout_request_head is out of range");
+        return -1;
+    }
+    if (a->state != NULL && a->state != Py_None && !PyDict_Check(a->state)) {
+        PyErr_SetString(PyExc_TypeError, "state must be a dict");
+        return -1;
+    }
+    return 0;
+}
+
+/* Take the arguments that are objects. 0, or -1 with an exception set. */
+static int take_objects(bolide_server *s, const server_args *a) {
+    int64_t concurrency = optional_count(a->concurrency, "limit_concurrency");
+    int64_t requests = optional_count(a->max_requests, "limit_max_requests");
+    if (concurrency < 0 || requests < 0) {
+        return -1;
+    }
+    s->max_concurrency = (size_t)concurrency;
+    s->max_requests = (uint64_t)requests;
+    s->app = Py_NewRef(a->app);
+    s->state = optional(a->state);
+    s->access_log = optional(a->access_log);
+    s->on_max = optional(a->on_max);
+    s->logger = optional(a->logger);
+    if (s->logger == NULL) {
+        s->logger = PyObject_CallFunction(s->st->asgi->get_logger, "s", "bolide.error");
+    }
+    s->waiters = PyList_New(0);
+    return s->logger != NULL && s->waiters != NULL ? 0 : -1;
+}
+
+static int set_up_http(bolide_server *s, const server_args *a, PyObject *root_path) {
+    bolide_http *http = &s->http;
+    PyObject *headers = a->headers != NULL ? Py_NewRef(a->headers) : PyTuple_New(0);
+    if (headers == NULL) {
+        return -1;
+    }
+    int result = bolide_defaults_init(&http->defaults, a->date_header != 0, a->server_header != 0, headers);
+    Py_DECREF(headers);
+    if (result < 0 || bolide_headers_init(&http->headers) < 0 || bolide_targets_init(&http->targets, root_path) < 0) {
+        return -1;
+    }
+    http->max_head = (uint32_t)a->head;
+    http->keep_alive_ms = (unsigned)(a->keep_alive * 1000);
+    http->head_timeout_ms = (unsigned)(a->head_timeout * 1000);
+    return bolide_http_init(http, s->loop, &bolide_request_ops, (PyObject *)s, (uint32_t)a->fields);
+}
+
+PyDoc_STRVAR(
+    server_doc,
+    "Server(loop, app, *, root_path='', server_header=True, date_header=True, headers=(), state=None,\n"
+    "       access_log=None, logger=None, limit_concurrency=None, limit_max_requests=None,\n"
+    "       on_max_requests=None, limit_request_head=131072, limit_request_headers=256,\n"
+    "       timeout_keep_alive=5.0, timeout_request_head=60.0, asgi_version='3.0')\n--\n\n"
+    "An HTTP/1.1 server for one ASGI 3.0 application on one loop; it speaks to the sockets given to listen().\n\n"
+    "See the type stub for the arguments.");
+
+static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    server_args a;
+    bolide_state *st = bolide_state_of_type(type);
+    if (st == NULL || parse_args(args, kwargs, &a) < 0 || check_limits(&a) < 0) {
+        return NULL;
+    }
+    if (!PyObject_TypeCheck(a.loop, st->LoopType)) {
+        PyErr_Format(PyExc_TypeError, "loop must be a bolide.Loop, not %.100s", Py_TYPE(a.loop)->tp_name);
+        return NULL;
+    }
+    if (bolide_loop_check_closed((bolide_loop *)a.loop) < 0) {
+        return NULL;
+    }
+    bolide_server *s = (bolide_server *)type->tp_alloc(type, 0);
+    if (s == NULL) {
+        return NULL;
+    }
+    s->loop = (bolide_loop *)Py_NewRef(a.loop);
+    s->st = st;
+    PyObject *root_path = a.root_path != NULL ? Py_NewRef(a.root_path) : PyUnicode_FromString("");
+    if (root_path == NULL || take_objects(s, &a) < 0 || bolide_scope_init(s, root_path, a.asgi_version) < 0 ||
+        set_up_http(s, &a, root_path) < 0) {
+        Py_XDECREF(root_path);
+        Py_DECREF(s);
+        return NULL;
+    }
+    Py_DECREF(root_path);
+    return (PyObject *)s;
+}
+
+/* --- listening
+ * ---------------------------------------------------------------------------------------------------------- */
+
+/* 0 when the calling thread may use the server; -1 with RuntimeError set. */
+static int check_usable(bolide_server *s) {
+    unsigned long owner = s->loop->thread_id;
+    if (owner != 0 && owner != PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_RuntimeError, "a Server must be used in the thread of its loop");
+        return -1;
+    }
+    return bolide_loop_check_closed(s->loop);
+}
+
+/* Is the socket `fd` a Unix one? -1 with OSError set when it is no stream socket of a kind that we serve. */
+static int is_unix(int fd) {
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address), type_len = sizeof(int);
+    int type;
+    if (getsockname(fd, (struct sockaddr *)&address, &len) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    bool known = address.ss_family == AF_INET || address.ss_family == AF_INET6 || address.ss_family == AF_UNIX;
+    if (type != SOCK_STREAM || !known) {
+        PyErr_SetString(PyExc_ValueError, "a TCP or Unix stream socket is required");
+        return -1;
+    }
+    return address.ss_family == AF_UNIX;
+}
+
+PyDoc_STRVAR(listen_doc, "listen(sock, backlog=2048)\n--\n\n"
+                         "Accept connections on a duplicate of `sock`, a bound TCP or Unix stream socket.\n\n"
+                         "Raises OSError when it cannot listen, RuntimeError after shutdown().");
+
+static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"sock", "backlog", NULL};
+    bolide_server *s = server_of(self);
+    PyObject *sock;
+    int backlog = 2048;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|i:listen", names, &sock, &backlog) || check_usable(s) < 0) {
+        return NULL;
+    }
+    if (s->closing) {
+        PyErr_SetString(PyExc_RuntimeError, "the server is shut down");
+        return NULL;
+    }
+    int fd = PyObject_AsFileDescriptor(sock);
+    int is_pipe = fd >= 0 ? is_unix(fd) : -1;
+    if (is_pipe < 0) {
+        return NULL;
+    }
+    int status = bolide_listener_open(&s->http, fd, is_pipe != 0, backlog, &s->listeners);
+    if (status < 0) {
+        return bolide_error_set(status);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(close_listeners_doc, "close_listeners()\n--\n\nAccept no more connections; those that are open go on.");
+
+static PyObject *server_close_listeners(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (check_usable(server_of(self)) < 0) {
+        return NULL;
+    }
+    bolide_listener_close_all(&server_of(self)->listeners);
+    Py_RETURN_NONE;
+}
+
+/* --- closing
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static void begin_shutdown(bolide_server *s) {
+    bolide_listener_close_all(&s->listeners);
+    s->closing = s->http.closing = true;
+    for (bolide_conn *c = s->http.conns; c != NULL; c = c->next) {
+        if (bolide_conn_is_idle(c)) {
+            bolide_conn_close(c);
+        }
+    }
+    bolide_server_check_closed(s);
+}
+
+PyDoc_STRVAR(shutdown_doc, "shutdown()\n--\n\nClose gracefully: the listeners and the idle connections now, the others "
+                           "after the response they are at.");
+
+static PyObject *server_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (check_usable(server_of(self)) < 0) {
+        return NULL;
+    }
+    begin_shutdown(server_of(self));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(abort_doc,
+             "abort()\n--\n\nClose by force: cancel the tasks of running requests and drop all connections.");
+
+static PyObject *server_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_server *s = server_of(self);
+    if (check_usable(s) < 0) {
+        return NULL;
+    }
+    begin_shutdown(s);
+    if (bolide_request_cancel_all(s) < 0) {
+        return NULL;
+    }
+    for (bolide_conn *c = s->http.conns; c != NULL; c = c->next) {
+        bolide_conn_abort(c);
+    }
+    Py_RETURN_NONE;
+}
+
+void bolide_server_check_closed(bolide_server *s) {
+    if (!s->closing || s->http.conn_count > 0 || s->running_count > 0 || s->loop->closed) {
+        return;
+    }
+    while (PyList_GET_SIZE(s->waiters) > 0) {
+        PyObject *future = Py_NewRef(PyList_GET_ITEM(s->waiters, 0));
+        PyObject *done = NULL;
+        if (PyList_SetSlice(s->waiters, 0, 1, NULL) == 0) {
+            done = PyObject_CallMethodNoArgs(future, s->st->str_done);
+        }
+        if (done == Py_False) {
+            Py_SETREF(done, PyObject_CallMethodOneArg(future, s->st->str_set_result, Py_None));
+        }
+        if (done == NULL) {
+            bolide_loop_report(s->loop, "completing wait_closed() failed", NULL, NULL);
+        }
+        Py_XDECREF(done);
+        Py_DECREF(future);
+    }
+}
+
+PyDoc_STRVAR(wait_closed_doc, "wait_closed()\n--\n\nA future that is done once shutdown() has been called and no "
+                              "connection and no running request is left.");
+
+static PyObject *server_wait_closed(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_server *s = server_of(self);
+    if (check_usable(s) < 0) {
+        return NULL;
+    }
+    PyObject *future = bolide_loop_create_future(s->loop);
+    if (future == NULL || PyList_Append(s->waiters, future) < 0) {
+        Py_XDECREF(future);
+        return NULL;
+    }
+    bolide_server_check_closed(s);
+    return future;
+}
+
+void bolide_server_reached_max(bolide_server *s) {
+    if (s->on_max != NULL && bolide_loop_schedule(s->loop, s->on_max, NULL, 0, NULL) < 0) {
+        bolide_loop_report(s->loop, "calling on_max_requests failed", NULL, NULL);
+    }
+}
+
+/* --- the type
+ * ----------------------------------------------------------------------------------------------------------- */
+
+static PyObject *get_connections(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromSize_t(server_of(self)->http.conn_count);
+}
+
+static PyObject *get_requests_running(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromSize_t(server_of(self)->running_count);
+}
+
+static PyObject *get_total_requests(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(server_of(self)->http.total_requests);
+}
+
+static int server_traverse(PyObject *self, visitproc visit, void *arg) {
+    bolide_server *s = server_of(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)s->loop);
+    Py_VISIT(s->app);
+    Py_VISIT(s->scope);
+    Py_VISIT(s->asgi);
+    Py_VISIT(s->state);
+    Py_VISIT(s->access_log);
+    Py_VISIT(s->logger);
+    Py_VISIT(s->on_max);
+    Py_VISIT(s->waiters);
+    for (bolide_request *r = s->running; r != NULL; r = r->next) {
+        Py_VISIT((PyObject *)r);
+    }
+    return 0;
+}
+
+/* The loop, the logger and the waiters stay until the end: a request or a connection may still come to its own. */
+static int server_clear(PyObject *self) {
+    bolide_server *s = server_of(self);
+    Py_CLEAR(s->app);
+    Py_CLEAR(s->scope);
+    Py_CLEAR(s->state);
+    Py_CLEAR(s->access_log);
+    Py_CLEAR(s->on_max);
+    return 0;
+}
+
+static void server_dealloc(PyObject *self) {
+    bolide_server *s = server_of(self);
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    bolide_http_clear(&s->http);
+    bolide_headers_clear(&s->http.headers);
+    bolide_targets_clear(&s->http.targets);
+    bolide_defaults_clear(&s->http.defaults);
+    (void)server_clear(self);
+    Py_CLEAR(s->asgi);
+    Py_CLEAR(s->logger);
+    Py_CLEAR(s->waiters);
+    Py_CLEAR(s->server_name);
+    Py_CLEAR(s->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"listen", (PyCFunction)(void (*)(void))server_listen, METH_VARARGS | METH_KEYWORDS, listen_doc},
+    {"close_listeners", server_close_listeners, METH_NOARGS, close_listeners_doc},
+    {"shutdown", server_shutdown, METH_NOARGS, shutdown_doc},
+    {"abort", server_abort, METH_NOARGS, abort_doc},
+    {"wait_closed", server_wait_closed, METH_NOARGS, wait_closed_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getters[] = {
+    {"connections", get_connections, NULL, "Open connections.", NULL},
+    {"requests_running", get_requests_running, NULL, "Requests whose application has not returned.", NULL},
+    {"total_requests", get_total_requests, NULL, "Requests answered since the start.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, (void *)server_doc}, {Py_tp_new, server_new},
+    {Py_tp_dealloc, server_dealloc}, {Py_tp_traverse, server_traverse},
+    {Py_tp_clear, server_clear},     {Py_tp_methods, methods},
+    {Py_tp_getset, getters},         {0, NULL},
+};
+
+PyType_Spec bolide_server_spec = {
+    .name = "bolide._core.Server",
+    .basicsize = sizeof(bolide_server),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};
