@@ -118,6 +118,8 @@ class Server:
         loop: the bolide.Loop that serves.
         app: the ASGI 3.0 callable; nothing checks it before the first request.
         root_path: ASGI root_path; stands in front of every path.
+        scheme: scope["scheme"].
+        asgi_version: scope["asgi"]["version"].
         server_header: send `server: bolide` unless `headers` or the response has a server of its own.
         date_header: send `date` unless the response has one of its own.
         headers: (name, value) pairs of bytes put into every response.
@@ -126,6 +128,9 @@ class Server:
             is scope["client"], `target` the quoted path with the query. What it raises goes to the loop's exception
             handler.
         logger: gets what goes wrong (application errors, invalid requests); None: logging.getLogger("bolide.error").
+        forwarded: called with the scope, before the application, of a request that has x-forwarded-for or
+            x-forwarded-proto (and of no other); may change it. What it raises ends the request with 500.
+        reset_contextvars: run each request in an empty contextvars.Context.
         limit_concurrency: open connections or running requests from which on requests are answered with 503.
         limit_max_requests: after so many requests `on_max_requests` is called, once.
         on_max_requests: called without arguments, in the loop's thread.
@@ -145,12 +150,16 @@ class Server:
         app: Callable[..., Awaitable[object]],
         *,
         root_path: str = "",
+        scheme: str = "http",
+        asgi_version: str = "3.0",
         server_header: bool = True,
         date_header: bool = True,
         headers: Iterable[tuple[bytes, bytes]] = (),
         state: MutableMapping[str, Any] | None = None,
         access_log: Callable[[tuple[str, int] | None, str, str, str, int], object] | None = None,
         logger: logging.Logger | None = None,
+        forwarded: Callable[[MutableMapping[str, Any]], object] | None = None,
+        reset_contextvars: bool = False,
         limit_concurrency: int | None = None,
         limit_max_requests: int | None = None,
         on_max_requests: Callable[[], object] | None = None,

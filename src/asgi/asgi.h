@@ -14,6 +14,7 @@
     X(body, "body")                                                                                                    \
     X(cancel, "cancel")                                                                                                \
     X(client, "client")                                                                                                \
+    X(context, "context")                                                                                              \
     X(eager_start, "eager_start")                                                                                      \
     X(error, "error")                                                                                                  \
     X(exc_info, "exc_info")                                                                                            \
@@ -49,8 +50,9 @@ typedef struct bolide_asgi_state {
 
     PyObject *done;                    /* the awaitable that is finished */
     PyObject *request_message;         /* {"type": "http.request", "body": b"", "more_body": False}, to be copied */
-    PyObject *eager_names;             /* keyword names of Task(coro, loop=, eager_start=) */
-    PyObject *loop_names;              /* ... and of those that take a loop alone */
+    PyObject *task_names;              /* keyword names of Task(coro, ...): loop and, where there is one, eager_start */
+    PyObject *context_names;           /* loop, context and, where there is one, eager_start */
+    PyObject *loop_names;              /* ... of ensure_future(): loop */
     PyObject *exc_info_names;          /* ... of logger.error(message, exc_info=) */
     PyObject *task_done;               /* asyncio.Task.done */
     PyObject *task_result;             /* asyncio.Task.result */
@@ -78,6 +80,7 @@ typedef struct bolide_server {
     PyObject *access_log;                   /* callable, or NULL */
     PyObject *logger;                       /* logging.Logger */
     PyObject *on_max;                       /* called when max_requests is reached, or NULL */
+    PyObject *forwarded;                    /* called with a scope that has x-forwarded-* fields, or NULL */
     PyObject *waiters;                      /* list of the futures that wait_closed() gave out */
     PyObject *server_name;                  /* the last scope["server"] ... */
     struct sockaddr_storage server_address; /* ... and what it was made of */
@@ -88,7 +91,7 @@ typedef struct bolide_server {
     size_t running_count;    /* requests whose application has not returned */
     uint64_t max_requests;   /* 0: no limit */
     size_t max_concurrency;  /* 0: no limit */
-    bool initialised;        /* http, its caches and defaults are set up */
+    bool reset_context;      /* tasks start in an empty context */
     bool closing;            /* shutdown() was called */
 } bolide_server;
 
@@ -109,14 +112,15 @@ struct bolide_request {
 };
 
 enum {
-    BOLIDE_REQUEST_LAST = 1,      /* the end of the body has come */
-    BOLIDE_REQUEST_TAKEN = 2,     /* the application knows it */
-    BOLIDE_REQUEST_STARTED = 4,   /* http.response.start was sent, validly or not */
-    BOLIDE_REQUEST_HEAD_SENT = 8, /* ... and was valid */
-    BOLIDE_REQUEST_COMPLETE = 16, /* the response is complete */
-    BOLIDE_REQUEST_TOLD = 32,     /* the application got http.disconnect */
-    BOLIDE_REQUEST_LISTED = 64,   /* on server->running */
-    BOLIDE_REQUEST_ABORTED = 128, /* its task was cancelled by the server */
+    BOLIDE_REQUEST_LAST = 1,        /* the end of the body has come */
+    BOLIDE_REQUEST_TAKEN = 2,       /* the application knows it */
+    BOLIDE_REQUEST_STARTED = 4,     /* http.response.start was sent, validly or not */
+    BOLIDE_REQUEST_HEAD_SENT = 8,   /* ... and was valid */
+    BOLIDE_REQUEST_COMPLETE = 16,   /* the response is complete */
+    BOLIDE_REQUEST_TOLD = 32,       /* the application got http.disconnect */
+    BOLIDE_REQUEST_LISTED = 64,     /* on server->running */
+    BOLIDE_REQUEST_ABORTED = 128,   /* its task was cancelled by the server */
+    BOLIDE_REQUEST_FORWARDED = 256, /* server->forwarded is to see its scope */
 };
 
 typedef enum {
@@ -139,8 +143,7 @@ static inline bolide_asgi_state *bolide_asgi_of(const bolide_request *r) {
     return r->server->st->asgi;
 }
 
-/* --- request.c
- * -------------------------------------------------------------------------------------------------------- */
+/* --- request.c --- */
 
 extern const bolide_http_ops bolide_request_ops;
 
@@ -155,18 +158,16 @@ int bolide_request_check_thread(const bolide_request *r);
 /* Cancel the tasks of all running requests of the server. 0, or -1 with an exception set. */
 int bolide_request_cancel_all(bolide_server *server);
 
-/* --- scope.c
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- scope.c --- */
 
 /* The dict that every scope of the server is a copy of. 0, or -1 with an exception set. */
-int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *version);
+int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version);
 
 /* Fill r->scope, and what the access log needs, from the head of its request. 0; the status to refuse it with; or -1
  * with an exception set. */
 int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_facts *facts);
 
-/* --- send.c, receive.c, awaitable.c
- * ------------------------------------------------------------------------------------- */
+/* --- send.c, receive.c, awaitable.c --- */
 
 /* The vectorcall of a request. */
 PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);
@@ -184,8 +185,7 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind);
 /* Let the suspended awaitables of that kind look again. */
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind);
 
-/* --- log.c
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- log.c --- */
 
 /* logger.error(message, exc_info=exc) or, with `exc` NULL, logger.LEVEL(message, *args); `arg` may be NULL. What fails
  * here goes to the loop's exception handler. */
@@ -196,8 +196,7 @@ void bolide_log_warning(bolide_server *server, const char *message);
 /* The access log's entry for a response that has started. */
 void bolide_log_access(bolide_request *r, int status);
 
-/* --- server.c
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- server.c --- */
 
 /* Complete wait_closed() if the server is closed. */
 void bolide_server_check_closed(bolide_server *server);
@@ -205,8 +204,7 @@ void bolide_server_check_closed(bolide_server *server);
 /* Have on_max_requests called from the loop. */
 void bolide_server_reached_max(bolide_server *server);
 
-/* --- state.c
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- state.c --- */
 
 extern PyType_Spec bolide_server_spec, bolide_request_spec, bolide_receive_spec, bolide_awaitable_spec;
 

@@ -41,8 +41,7 @@ static void detach(bolide_request *r) {
     }
 }
 
-/* --- the end
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 /* Was the application told that there is nobody to answer to, and gave up for that reason? */
 static bool is_disconnect(bolide_asgi_state *as, PyObject *exc) {
@@ -145,8 +144,7 @@ static void end(bolide_request *r, PyObject *result, bool suspended) {
     }
 }
 
-/* --- the task
- * --------------------------------------------------------------------------------------------------------- */
+/* --- the task --- */
 
 static void enlist(bolide_request *r) {
     bolide_server *server = r->server;
@@ -213,17 +211,25 @@ static int follow(bolide_request *r, PyObject *task) {
 
 /* A task that runs `coro`, or what else the application has returned. New reference, or NULL with an exception set. */
 static PyObject *make_task(bolide_request *r, PyObject *coro) {
-    bolide_asgi_state *as = bolide_asgi_of(r);
-    PyObject *args[] = {NULL, coro, (PyObject *)r->server->loop, Py_True};
+    bolide_server *server = r->server;
+    bolide_asgi_state *as = server->st->asgi;
+    PyObject *loop = (PyObject *)server->loop, *task = NULL;
     size_t nargsf = 1 | PY_VECTORCALL_ARGUMENTS_OFFSET;
     if (!PyCoro_CheckExact(coro)) {
+        PyObject *args[] = {NULL, coro, loop};
         return PyObject_Vectorcall(as->ensure_future, args + 1, nargsf, as->loop_names);
     }
-#if PY_VERSION_HEX >= 0x030C0000
-    return PyObject_Vectorcall(r->server->st->asyncio_Task, args + 1, nargsf, as->eager_names);
-#else
-    return PyObject_Vectorcall(r->server->st->asyncio_Task, args + 1, nargsf, as->loop_names);
-#endif
+    if (!server->reset_context) {
+        PyObject *args[] = {NULL, coro, loop, Py_True};
+        return PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->task_names);
+    }
+    PyObject *context = PyContext_New();
+    if (context != NULL) {
+        PyObject *args[] = {NULL, coro, loop, context, Py_True};
+        task = PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->context_names);
+        Py_DECREF(context);
+    }
+    return task;
 }
 
 /* Is the task done? -1 with an exception set. */
@@ -240,9 +246,29 @@ static int is_done(bolide_request *r, PyObject *task) {
     return result;
 }
 
+/* Let the operator's callable put what a trusted proxy says into the scope. 0, or -1 with an exception set. */
+static int apply_forwarded(bolide_request *r) {
+    PyObject *result = PyObject_CallOneArg(r->server->forwarded, r->scope);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    if (r->client != NULL) {
+        PyObject *client = PyDict_GetItemWithError(r->scope, bolide_asgi_of(r)->str_client);
+        if (client == NULL) {
+            return PyErr_Occurred() ? -1 : 0;
+        }
+        Py_SETREF(r->client, Py_NewRef(client));
+    }
+    return 0;
+}
+
 /* Call the application and start its task. */
 static void run(bolide_request *r) {
-    PyObject *receive = bolide_receive_new(r), *coro = NULL, *task = NULL;
+    PyObject *receive = NULL, *coro = NULL, *task = NULL;
+    if ((r->flags & BOLIDE_REQUEST_FORWARDED) == 0 || apply_forwarded(r) == 0) {
+        receive = bolide_receive_new(r);
+    }
     if (receive != NULL) {
         PyObject *args[] = {NULL, r->scope, receive, (PyObject *)r};
         coro = PyObject_Vectorcall(r->server->app, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -284,8 +310,7 @@ int bolide_request_cancel_all(bolide_server *server) {
     return 0;
 }
 
-/* --- the connection's events
- * -------------------------------------------------------------------------------------------- */
+/* --- the connection's events --- */
 
 static bool over_limit(const bolide_server *server) {
     return server->max_concurrency != 0 &&
@@ -320,6 +345,9 @@ static int on_head(bolide_conn *c, const bolide_head *head) {
     }
     c->request = r;
     r->conn = c;
+    if (facts.forwarded && server->forwarded != NULL) {
+        r->flags |= BOLIDE_REQUEST_FORWARDED;
+    }
     if (c->parser.upgrade) {
         bolide_log_warning(server, "Unsupported upgrade request.");
     }
@@ -429,8 +457,7 @@ const bolide_http_ops bolide_request_ops = {
     .on_count = on_count,
 };
 
-/* --- the type
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- the type --- */
 
 static int request_traverse(PyObject *self, visitproc visit, void *arg) {
     bolide_request *r = (bolide_request *)self;

@@ -4,7 +4,7 @@
 
 #include "common/sockaddr.h"
 
-int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *version) {
+int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version) {
     bolide_state *st = server->st;
     bolide_asgi_state *as = st->asgi;
     server->asgi = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.5");
@@ -16,7 +16,7 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *ve
     server->scope =
         Py_BuildValue("{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_http, as->str_asgi,
                       Py_None, as->str_http_version, as->str_http_1_1, as->str_server, Py_None, as->str_client, Py_None,
-                      as->str_scheme, "http", as->str_method, Py_None, as->str_root_path, root_path, as->str_path,
+                      as->str_scheme, scheme, as->str_method, Py_None, as->str_root_path, root_path, as->str_path,
                       Py_None, as->str_raw_path, Py_None, as->str_query_string, Py_None, as->str_headers, Py_None);
     if (server->scope == NULL) {
         return -1;

@@ -9,9 +9,10 @@
 
 /* The arguments of Server() before they are checked. */
 typedef struct {
-    PyObject *loop, *app, *root_path, *headers, *state, *access_log, *logger, *concurrency, *max_requests, *on_max;
-    const char *asgi_version;
-    int server_header, date_header;
+    PyObject *loop, *app, *root_path, *headers, *state, *access_log, *logger, *concurrency, *max_requests, *on_max,
+        *forwarded;
+    const char *scheme, *asgi_version;
+    int server_header, date_header, reset_context;
     Py_ssize_t head, fields;
     double keep_alive, head_timeout;
 } server_args;
@@ -20,19 +21,22 @@ static inline bolide_server *server_of(PyObject *self) {
     return (bolide_server *)self;
 }
 
-/* --- construction
- * ------------------------------------------------------------------------------------------------------- */
+/* --- construction --- */
 
 static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
     static char *names[] = {"loop",
                             "app",
                             "root_path",
+                            "scheme",
+                            "asgi_version",
                             "server_header",
                             "date_header",
                             "headers",
                             "state",
                             "access_log",
                             "logger",
+                            "forwarded",
+                            "reset_contextvars",
                             "limit_concurrency",
                             "limit_max_requests",
                             "on_max_requests",
@@ -40,7 +44,6 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                             "limit_request_headers",
                             "timeout_keep_alive",
                             "timeout_request_head",
-                            "asgi_version",
                             NULL};
     *a = (server_args){.server_header = 1,
                        .date_header = 1,
@@ -48,11 +51,13 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                        .fields = 256,
                        .keep_alive = 5.0,
                        .head_timeout = 60.0,
+                       .scheme = "http",
                        .asgi_version = "3.0"};
-    return PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$UppOOOOOOOnndds:Server", names, &a->loop, &a->app,
-                                       &a->root_path, &a->server_header, &a->date_header, &a->headers, &a->state,
-                                       &a->access_log, &a->logger, &a->concurrency, &a->max_requests, &a->on_max,
-                                       &a->head, &a->fields, &a->keep_alive, &a->head_timeout, &a->asgi_version)
+    return PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$UssppOOOOOpOOOnndd:Server", names, &a->loop, &a->app,
+                                       &a->root_path, &a->scheme, &a->asgi_version, &a->server_header, &a->date_header,
+                                       &a->headers, &a->state, &a->access_log, &a->logger, &a->forwarded,
+                                       &a->reset_context, &a->concurrency, &a->max_requests, &a->on_max, &a->head,
+                                       &a->fields, &a->keep_alive, &a->head_timeout)
                ? 0
                : -1;
 }
@@ -103,6 +108,8 @@ static int take_objects(bolide_server *s, const server_args *a) {
     s->state = optional(a->state);
     s->access_log = optional(a->access_log);
     s->on_max = optional(a->on_max);
+    s->forwarded = optional(a->forwarded);
+    s->reset_context = a->reset_context != 0;
     s->logger = optional(a->logger);
     if (s->logger == NULL) {
         s->logger = PyObject_CallFunction(s->st->asgi->get_logger, "s", "bolide.error");
@@ -130,10 +137,11 @@ static int set_up_http(bolide_server *s, const server_args *a, PyObject *root_pa
 
 PyDoc_STRVAR(
     server_doc,
-    "Server(loop, app, *, root_path='', server_header=True, date_header=True, headers=(), state=None,\n"
-    "       access_log=None, logger=None, limit_concurrency=None, limit_max_requests=None,\n"
+    "Server(loop, app, *, root_path='', scheme='http', asgi_version='3.0', server_header=True,\n"
+    "       date_header=True, headers=(), state=None, access_log=None, logger=None, forwarded=None,\n"
+    "       reset_contextvars=False, limit_concurrency=None, limit_max_requests=None,\n"
     "       on_max_requests=None, limit_request_head=131072, limit_request_headers=256,\n"
-    "       timeout_keep_alive=5.0, timeout_request_head=60.0, asgi_version='3.0')\n--\n\n"
+    "       timeout_keep_alive=5.0, timeout_request_head=60.0)\n--\n\n"
     "An HTTP/1.1 server for one ASGI 3.0 application on one loop; it speaks to the sockets given to listen().\n\n"
     "See the type stub for the arguments.");
 
@@ -157,7 +165,7 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     s->loop = (bolide_loop *)Py_NewRef(a.loop);
     s->st = st;
     PyObject *root_path = a.root_path != NULL ? Py_NewRef(a.root_path) : PyUnicode_FromString("");
-    if (root_path == NULL || take_objects(s, &a) < 0 || bolide_scope_init(s, root_path, a.asgi_version) < 0 ||
+    if (root_path == NULL || take_objects(s, &a) < 0 || bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 ||
         set_up_http(s, &a, root_path) < 0) {
         Py_XDECREF(root_path);
         Py_DECREF(s);
@@ -167,8 +175,7 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)s;
 }
 
-/* --- listening
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- listening --- */
 
 /* 0 when the calling thread may use the server; -1 with RuntimeError set. */
 static int check_usable(bolide_server *s) {
@@ -236,8 +243,7 @@ static PyObject *server_close_listeners(PyObject *self, PyObject *Py_UNUSED(igno
     Py_RETURN_NONE;
 }
 
-/* --- closing
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- closing --- */
 
 static void begin_shutdown(bolide_server *s) {
     bolide_listener_close_all(&s->listeners);
@@ -323,8 +329,7 @@ void bolide_server_reached_max(bolide_server *s) {
     }
 }
 
-/* --- the type
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- the type --- */
 
 static PyObject *get_connections(PyObject *self, void *Py_UNUSED(closure)) {
     return PyLong_FromSize_t(server_of(self)->http.conn_count);
@@ -349,6 +354,7 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(s->access_log);
     Py_VISIT(s->logger);
     Py_VISIT(s->on_max);
+    Py_VISIT(s->forwarded);
     Py_VISIT(s->waiters);
     for (bolide_request *r = s->running; r != NULL; r = r->next) {
         Py_VISIT((PyObject *)r);
@@ -364,6 +370,7 @@ static int server_clear(PyObject *self) {
     Py_CLEAR(s->state);
     Py_CLEAR(s->access_log);
     Py_CLEAR(s->on_max);
+    Py_CLEAR(s->forwarded);
     return 0;
 }
 

@@ -43,6 +43,7 @@ typedef struct {
     bool unknown_coding;    /* one is not "chunked" */
     bool expects_continue;  /* expect: 100-continue */
     bool upgrade_websocket; /* upgrade: websocket */
+    bool forwarded;         /* x-forwarded-for or x-forwarded-proto are there */
 } bolide_head_facts;
 
 /* A head that came in more than one read, and what has come of it so far. */
@@ -181,7 +182,7 @@ static inline bolide_conn *bolide_conn_of_stream(bolide_stream *s) {
     return (bolide_conn *)s;
 }
 
-/* --- between connection.c and parser.c ---------------------------------------------------------------------------- */
+/* --- between connection.c and parser.c --- */
 
 void bolide_parser_init(bolide_conn *c);
 

@@ -297,6 +297,9 @@ static void see_field(bolide_http *http, bolide_field_id id, PyObject *pair, con
     case BOLIDE_FIELD_HOST:
         see_host(http, pair, value, len, facts);
         break;
+    case BOLIDE_FIELD_FORWARDED:
+        facts->forwarded = true;
+        break;
     case BOLIDE_FIELD_TRANSFER_ENCODING:
         facts->codings++;
         facts->unknown_coding |= len != 7 || !bolide_equal_folded(value, "chunked", 7);
