@@ -176,8 +176,9 @@ PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyOb
 PyObject *bolide_receive_new(bolide_request *r);
 
 /* The next message, if there is one: 1 and a new reference; 0 when the application has to wait; -1 with an exception
- * set. */
-int bolide_receive_poll(bolide_request *r, PyObject **message);
+ * set. `woken`: the caller has waited for it. If another one has taken the end of the body meanwhile, it gets it too.
+ */
+int bolide_receive_poll(bolide_request *r, bool woken, PyObject **message);
 
 /* New reference, or NULL. */
 PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind);

@@ -51,23 +51,25 @@ static int begin_waiting(bolide_awaitable *a) {
     }
     a->future = future;
     a->iter = iter;
-    a->prev = NULL;
-    a->next = a->request->waiters;
-    if (a->next != NULL) {
-        a->next->prev = a;
+    /* At the end: who waits first is woken first. */
+    bolide_awaitable **link = &a->request->waiters;
+    a->prev = a->next = NULL;
+    while (*link != NULL) {
+        a->prev = *link;
+        link = &(*link)->next;
     }
-    a->request->waiters = a;
+    *link = a;
     return 0;
 }
 
 /* Is what `a` is for possible now? As bolide_receive_poll(). */
-static int poll_request(bolide_awaitable *a, PyObject **result) {
+static int poll_request(bolide_awaitable *a, bool woken, PyObject **result) {
     bolide_request *r = a->request;
     if (bolide_request_check_thread(r) < 0) {
         return -1;
     }
     if (a->kind == BOLIDE_AWAIT_RECEIVE) {
-        return bolide_receive_poll(r, result);
+        return bolide_receive_poll(r, woken, result);
     }
     if (r->conn == NULL && (r->flags & BOLIDE_REQUEST_COMPLETE) == 0) {
         PyErr_SetString(bolide_asgi_of(r)->ClientDisconnected, "the client has disconnected");
@@ -86,8 +88,9 @@ static PySendResult step(bolide_awaitable *a, PyObject **result) {
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
-    for (;;) {
+    for (bool woken = false;; woken = false) {
         if (a->iter != NULL) {
+            woken = true;
             PyObject *iter = Py_NewRef(a->iter);
             PySendResult sent = PyIter_Send(iter, Py_None, result);
             Py_DECREF(iter);
@@ -105,7 +108,7 @@ static PySendResult step(bolide_awaitable *a, PyObject **result) {
             PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
             return PYGEN_ERROR;
         }
-        int ready = poll_request(a, result);
+        int ready = poll_request(a, woken, result);
         if (ready != 0 || begin_waiting(a) < 0) {
             finish(a);
             return ready > 0 ? PYGEN_RETURN : PYGEN_ERROR;

@@ -37,7 +37,7 @@ static PyObject *body_message(bolide_request *r) {
     return message;
 }
 
-int bolide_receive_poll(bolide_request *r, PyObject **message) {
+int bolide_receive_poll(bolide_request *r, bool woken, PyObject **message) {
     if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0 || bolide_request_is_gone(r)) {
         r->flags |= BOLIDE_REQUEST_TOLD;
         *message = disconnect_message(r);
@@ -46,7 +46,7 @@ int bolide_receive_poll(bolide_request *r, PyObject **message) {
     if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {
         bolide_conn_continue(r->conn);
     }
-    bool end = (r->flags & (BOLIDE_REQUEST_LAST | BOLIDE_REQUEST_TAKEN)) == BOLIDE_REQUEST_LAST;
+    bool end = (r->flags & BOLIDE_REQUEST_LAST) != 0 && (woken || (r->flags & BOLIDE_REQUEST_TAKEN) == 0);
     if (r->body != NULL || end) {
         *message = body_message(r);
         if (*message == NULL) {

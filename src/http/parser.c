@@ -118,7 +118,8 @@ static int on_headers_complete(llhttp_t *parser) {
     c->flags |= BOLIDE_CONN_HEAD;
     if (parser->http_minor == 0) {
         c->flags |= BOLIDE_CONN_HTTP10;
-    } else if (llhttp_should_keep_alive(parser)) {
+    }
+    if (llhttp_should_keep_alive(parser)) {
         c->flags |= BOLIDE_CONN_KEEP_ALIVE;
     }
     int status = c->http->ops->on_head(c, h);

@@ -334,6 +334,8 @@ static void put_framing(head_writer *w, bolide_response *r, const seen_fields *s
     }
     if (!r->keep_alive) {
         PUT_LITERAL(w, "connection: close\r\n");
+    } else if (r->http10) {
+        PUT_LITERAL(w, "connection: keep-alive\r\n");
     }
 }
 
@@ -464,7 +466,14 @@ int bolide_response_body(bolide_stream *s, bolide_response *r, PyObject *body, b
     }
     Py_buffer view;
     if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) != 0) {
-        return -1;
+        if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        PyObject *copy = PyBytes_FromObject(body); /* it is not contiguous */
+        int written = copy != NULL ? bolide_response_body(s, r, copy, more) : -1;
+        Py_XDECREF(copy);
+        return written;
     }
     int result = write_body(s, r, body, view.buf, (size_t)view.len, more);
     PyBuffer_Release(&view);

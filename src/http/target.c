@@ -139,14 +139,18 @@ static int make_target(bolide_targets *t, const char *raw, size_t len, bolide_ta
     memset(out, 0, sizeof(*out));
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)raw[i];
-        if (c <= 0x20 || c >= 0x7f || c == '#') {
+        if (c <= 0x20 || c >= 0x7f) {
             return 400;
         }
+        if (c == '#') {
+            end = raw + i; /* a fragment is not for the server */
+            break;
+        }
     }
-    if (len == 0) {
+    if (path == end) {
         return 400;
     }
-    if (*path != '/' && !(len == 1 && *path == '*')) {
+    if (*path != '/' && !(end - path == 1 && *path == '*')) {
         path = skip_authority(raw, end);
         if (path == NULL) {
             return 400;

@@ -174,8 +174,10 @@ async def gate(scope, receive, send):
     except asyncio.CancelledError:
         print(f"gate {key} cancelled", flush=True)
         raise
-    await respond(send, f"released {key}".encode())
-    tell(f"{key}.done")
+    try:
+        await respond(send, f"released {key}".encode())
+    finally:  # send() raises if the client is gone
+        tell(f"{key}.done")
 
 
 @route
