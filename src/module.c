@@ -36,6 +36,7 @@ static void module_free(void *module) {
     if (st != NULL) {
         bolide_asgi_clear(st);
         bolide_state_clear(st);
+        bolide_handle_free_kept(st);
         bolide_state_release(st);
     }
 }

@@ -93,7 +93,6 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
 }
 
 void bolide_state_clear(bolide_state *st) {
-    bolide_freelist_close(&st->free_handles);
     Py_CLEAR(st->LoopType);
     Py_CLEAR(st->HandleType);
     Py_CLEAR(st->TimerHandleType);

@@ -50,7 +50,8 @@ typedef struct bolide_state {
 
     struct bolide_asgi_state *asgi; /* the server's part; NULL until its init has run */
 
-    bolide_freelist free_handles; /* Handle and TimerHandle */
+    struct bolide_handle *free_handles; /* memory for Handle and TimerHandle, linked through `loop` */
+    int free_handle_count;
 } bolide_state;
 
 /* The state of `module` (an instance of bolide._core); NULL before bolide_state_new(). */

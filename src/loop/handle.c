@@ -8,26 +8,66 @@ enum {
     HANDLE_RUNNING = 1 << 8, /* inside bolide_handle_run(): callback and arguments stay */
 };
 
+#define KEPT_MAX 1024
+
 static inline PyObject **arguments(bolide_handle *h) {
-    return (h->more_args != NULL ? h->more_args : h->args) + 1;
+    return (h->nargs > BOLIDE_HANDLE_INLINE_ARGS ? h->more_args : h->args) + 1;
 }
+
+static inline bolide_timer *as_timer(bolide_handle *h) {
+    return (bolide_timer *)h;
+}
+
+/* --- memory: a freelist of timers' size for both types
+ * --------------------------------------------------------------------- */
+
+static bolide_handle *allocate(bolide_state *st, PyTypeObject *type) {
+    bolide_handle *h = st->free_handles;
+    if (h == NULL) {
+        return (bolide_handle *)_PyObject_New(type);
+    }
+    st->free_handles = (bolide_handle *)h->loop;
+    st->free_handle_count--;
+    return (bolide_handle *)PyObject_Init((PyObject *)h, type);
+}
+
+static void keep_or_free(bolide_state *st, bolide_handle *h) {
+    if (st->free_handle_count < KEPT_MAX && st->HandleType != NULL) {
+        h->loop = (struct bolide_loop *)st->free_handles;
+        st->free_handles = h;
+        st->free_handle_count++;
+    } else {
+        PyObject_Free(h);
+    }
+}
+
+void bolide_handle_free_kept(bolide_state *st) {
+    while (st->free_handles != NULL) {
+        bolide_handle *h = st->free_handles;
+        st->free_handles = (bolide_handle *)h->loop;
+        PyObject_Free(h);
+    }
+    st->free_handle_count = 0;
+}
+
+/* --- callback and arguments
+ * -------------------------------------------------------------------------------------------------- */
 
 static void drop_callback(bolide_handle *h) {
     PyObject *callback = h->callback;
-    PyObject **more = h->more_args;
-    Py_ssize_t nargs = h->nargs;
+    uint32_t nargs = h->nargs;
     h->callback = NULL;
-    h->more_args = NULL;
     h->nargs = 0;
-    if (more != NULL) {
-        for (Py_ssize_t i = 1; i <= nargs; i++) {
+    if (nargs > BOLIDE_HANDLE_INLINE_ARGS) {
+        PyObject **more = h->more_args;
+        for (uint32_t i = 1; i <= nargs; i++) {
             Py_DECREF(more[i]);
         }
         PyMem_Free(more);
     } else if (nargs > 0) {
         PyObject *args[BOLIDE_HANDLE_INLINE_ARGS];
-        memcpy(args, h->args + 1, (size_t)nargs * sizeof(PyObject *));
-        for (Py_ssize_t i = 0; i < nargs; i++) {
+        memcpy(args, h->args + 1, nargs * sizeof(PyObject *));
+        for (uint32_t i = 0; i < nargs; i++) {
             Py_DECREF(args[i]);
         }
     }
@@ -36,27 +76,32 @@ static void drop_callback(bolide_handle *h) {
 
 static int set_arguments(bolide_handle *h, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs > BOLIDE_HANDLE_INLINE_ARGS) {
-        h->more_args = PyMem_New(PyObject *, nargs + 1);
-        if (h->more_args == NULL) {
+        PyObject **more = nargs < INT32_MAX ? PyMem_New(PyObject *, nargs + 1) : NULL;
+        if (more == NULL) {
             PyErr_NoMemory();
             return -1;
         }
+        h->more_args = more;
     }
+    h->nargs = (uint32_t)nargs;
     PyObject **mine = arguments(h);
     for (Py_ssize_t i = 0; i < nargs; i++) {
         mine[i] = Py_NewRef(args[i]);
     }
-    h->nargs = nargs;
     return 0;
 }
 
-/* Debug mode: the stack of the Python code that schedules. */
-static PyObject *current_stack(bolide_state *st) {
-    PyFrameObject *frame = PyEval_GetFrame();
-    if (frame == NULL) {
-        return Py_NewRef(Py_None);
+/* Debug mode: keep the stack of the Python code that schedules. */
+static int remember_source(bolide_handle *h) {
+    h->debug = PyMem_Calloc(1, sizeof(bolide_handle_debug));
+    if (h->debug == NULL) {
+        PyErr_NoMemory();
+        return -1;
     }
-    return PyObject_CallOneArg(st->asyncio_extract_stack, (PyObject *)frame);
+    PyFrameObject *frame = PyEval_GetFrame();
+    h->debug->source_traceback =
+        frame != NULL ? PyObject_CallOneArg(h->loop->st->asyncio_extract_stack, (PyObject *)frame) : Py_NewRef(Py_None);
+    return h->debug->source_traceback == NULL ? -1 : 0;
 }
 
 bolide_handle *bolide_handle_new(bolide_loop *loop, bool timer, PyObject *callback, PyObject *const *args,
@@ -66,8 +111,7 @@ bolide_handle *bolide_handle_new(bolide_loop *loop, bool timer, PyObject *callba
     if (own_context == NULL) {
         return NULL;
     }
-    PyTypeObject *type = timer ? st->TimerHandleType : st->HandleType;
-    bolide_handle *h = (bolide_handle *)bolide_freelist_new(&st->free_handles, type);
+    bolide_handle *h = allocate(st, timer ? st->TimerHandleType : st->HandleType);
     if (h == NULL) {
         Py_DECREF(own_context);
         return NULL;
@@ -75,37 +119,34 @@ bolide_handle *bolide_handle_new(bolide_loop *loop, bool timer, PyObject *callba
     h->loop = (bolide_loop *)Py_NewRef(loop);
     h->callback = Py_NewRef(callback);
     h->context = own_context;
-    h->more_args = NULL;
-    h->nargs = 0;
-    h->source_traceback = NULL;
-    h->description = NULL;
     h->weakrefs = NULL;
-    h->when = 0;
-    h->heap_index = -1;
-    h->flags = timer ? BOLIDE_HANDLE_TIMER : 0;
-    PyObject_GC_Track((PyObject *)h);
-    if (set_arguments(h, args, nargs) < 0) {
-        goto fail;
+    h->debug = NULL;
+    h->nargs = 0;
+    h->flags = 0;
+    if (timer) {
+        h->flags = BOLIDE_HANDLE_TIMER;
+        as_timer(h)->when = 0;
+        as_timer(h)->heap_index = -1;
     }
-    if (loop->debug) {
-        h->source_traceback = current_stack(st);
-        if (h->source_traceback == NULL) {
-            goto fail;
-        }
+    if (set_arguments(h, args, nargs) < 0 || (loop->debug && remember_source(h) < 0)) {
+        Py_DECREF(h);
+        return NULL;
     }
     return h;
-fail:
-    Py_DECREF(h);
-    return NULL;
+}
+
+static PyObject *arguments_tuple(bolide_handle *h) {
+    PyObject *args = PyTuple_New(h->nargs);
+    for (Py_ssize_t i = 0; args != NULL && i < (Py_ssize_t)h->nargs; i++) {
+        PyTuple_SET_ITEM(args, i, Py_NewRef(arguments(h)[i]));
+    }
+    return args;
 }
 
 static void report_failure(bolide_handle *h) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *args = PyTuple_New(h->nargs);
-    for (Py_ssize_t i = 0; args != NULL && i < h->nargs; i++) {
-        PyTuple_SET_ITEM(args, i, Py_NewRef(arguments(h)[i]));
-    }
+    PyObject *args = arguments_tuple(h);
     PyObject *message = NULL;
     if (args != NULL) {
         PyObject *source = PyObject_CallFunctionObjArgs(h->loop->st->asyncio_format_callback, h->callback, args, NULL);
@@ -119,7 +160,8 @@ static void report_failure(bolide_handle *h) {
         PyErr_Clear();
     }
     PyErr_Restore(type, value, traceback);
-    bolide_loop_report_context(h->loop, message, "handle", (PyObject *)h, h->source_traceback);
+    bolide_loop_report_context(h->loop, message, "handle", (PyObject *)h,
+                               h->debug != NULL ? h->debug->source_traceback : NULL);
     Py_XDECREF(message);
 }
 
@@ -141,7 +183,7 @@ void bolide_handle_run(bolide_handle *h) {
     } else {
         report_failure(h);
     }
-    h->flags &= ~(unsigned)HANDLE_RUNNING;
+    h->flags &= ~(uint32_t)HANDLE_RUNNING;
     if (!(h->flags & BOLIDE_HANDLE_REPEATS) || (h->flags & BOLIDE_HANDLE_CANCELLED)) {
         drop_callback(h);
     }
@@ -152,15 +194,15 @@ void bolide_handle_cancel(bolide_handle *h) {
         return;
     }
     h->flags |= BOLIDE_HANDLE_CANCELLED;
-    if (h->loop->debug && h->description == NULL) {
-        h->description = PyObject_Repr((PyObject *)h);
-        if (h->description == NULL) {
+    if (h->debug != NULL && h->debug->description == NULL) {
+        h->debug->description = PyObject_Repr((PyObject *)h);
+        if (h->debug->description == NULL) {
             PyErr_Clear();
         }
     }
-    bool scheduled = h->heap_index >= 0;
+    bool scheduled = (h->flags & BOLIDE_HANDLE_TIMER) && as_timer(h)->heap_index >= 0;
     if (scheduled) {
-        bolide_timers_remove(&h->loop->timers, h);
+        bolide_timers_remove(&h->loop->timers, as_timer(h));
     }
     if (!(h->flags & HANDLE_RUNNING)) {
         drop_callback(h);
@@ -173,38 +215,32 @@ void bolide_handle_cancel(bolide_handle *h) {
 /* --- the types
  * ---------------------------------------------------------------------------------------------------------- */
 
-static int handle_traverse(PyObject *self, visitproc visit, void *arg) {
-    bolide_handle *h = (bolide_handle *)self;
-    Py_VISIT(Py_TYPE(self));
+int bolide_handle_traverse(bolide_handle *h, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(h));
     Py_VISIT(h->loop);
     Py_VISIT(h->callback);
     Py_VISIT(h->context);
-    Py_VISIT(h->source_traceback);
-    for (Py_ssize_t i = 0; i < h->nargs; i++) {
+    for (uint32_t i = 0; i < h->nargs; i++) {
         Py_VISIT(arguments(h)[i]);
     }
-    return 0;
-}
-
-static int handle_clear(PyObject *self) {
-    bolide_handle *h = (bolide_handle *)self;
-    drop_callback(h);
-    Py_CLEAR(h->source_traceback);
-    Py_CLEAR(h->description);
     return 0;
 }
 
 static void handle_dealloc(PyObject *self) {
     bolide_handle *h = (bolide_handle *)self;
     PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
     if (h->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
-    handle_clear(self);
+    drop_callback(h);
     Py_CLEAR(h->context);
+    if (h->debug != NULL) {
+        Py_XDECREF(h->debug->source_traceback);
+        Py_XDECREF(h->debug->description);
+        PyMem_Free(h->debug);
+    }
     bolide_loop *loop = h->loop;
-    bolide_freelist_keep(&loop->st->free_handles, self, BOLIDE_HANDLE_FREELIST);
+    keep_or_free(loop->st, h);
     Py_DECREF(loop);
     Py_DECREF(type);
 }
@@ -215,11 +251,7 @@ static PyObject *get_args(PyObject *self, void *closure) {
     if (h->callback == NULL) {
         Py_RETURN_NONE;
     }
-    PyObject *args = PyTuple_New(h->nargs);
-    for (Py_ssize_t i = 0; args != NULL && i < h->nargs; i++) {
-        PyTuple_SET_ITEM(args, i, Py_NewRef(arguments(h)[i]));
-    }
-    return args;
+    return arguments_tuple(h);
 }
 
 static PyObject *describe(bolide_handle *h) {
@@ -237,7 +269,7 @@ static PyObject *describe(bolide_handle *h) {
         Py_CLEAR(part);
     }
     if (h->flags & BOLIDE_HANDLE_TIMER) {
-        PyObject *when = PyFloat_FromDouble(h->when);
+        PyObject *when = PyFloat_FromDouble(as_timer(h)->when);
         part = when != NULL ? PyUnicode_FromFormat("when=%R", when) : NULL;
         Py_XDECREF(when);
         if (part == NULL || PyList_Append(parts, part) < 0) {
@@ -256,9 +288,9 @@ static PyObject *describe(bolide_handle *h) {
         }
         Py_CLEAR(part);
     }
-    if (h->source_traceback != NULL && PySequence_Check(h->source_traceback) &&
-        PySequence_Size(h->source_traceback) > 0) {
-        PyObject *frame = PySequence_GetItem(h->source_traceback, -1);
+    PyObject *stack = h->debug != NULL ? h->debug->source_traceback : NULL;
+    if (stack != NULL && PySequence_Check(stack) && PySequence_Size(stack) > 0) {
+        PyObject *frame = PySequence_GetItem(stack, -1);
         PyObject *file = frame != NULL ? PySequence_GetItem(frame, 0) : NULL;
         PyObject *line = frame != NULL ? PySequence_GetItem(frame, 1) : NULL;
         part = file != NULL && line != NULL ? PyUnicode_FromFormat("created at %S:%S", file, line) : NULL;
@@ -285,7 +317,7 @@ fail:
 
 static PyObject *handle_repr(PyObject *self) {
     bolide_handle *h = (bolide_handle *)self;
-    return h->description != NULL ? Py_NewRef(h->description) : describe(h);
+    return h->debug != NULL && h->debug->description != NULL ? Py_NewRef(h->debug->description) : describe(h);
 }
 
 static PyObject *cancel(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -302,7 +334,7 @@ static PyObject *get_context(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *when(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyFloat_FromDouble(((bolide_handle *)self)->when);
+    return PyFloat_FromDouble(((bolide_timer *)self)->when);
 }
 
 static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -317,7 +349,13 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *is_scheduled(PyObject *self, void *closure) {
     (void)closure;
-    return PyBool_FromLong(((bolide_handle *)self)->heap_index >= 0);
+    return PyBool_FromLong(((bolide_timer *)self)->heap_index >= 0);
+}
+
+static PyObject *get_source_traceback(PyObject *self, void *closure) {
+    (void)closure;
+    bolide_handle *h = (bolide_handle *)self;
+    return Py_NewRef(h->debug != NULL ? h->debug->source_traceback : Py_None);
 }
 
 static PyObject *is_cancelled(PyObject *self, void *closure) {
@@ -333,7 +371,7 @@ static PyObject *timer_compare(PyObject *a, PyObject *b, int op) {
     if (op == Py_EQ || op == Py_NE) {
         return PyBool_FromLong((a == b) == (op == Py_EQ));
     }
-    double x = ((bolide_handle *)a)->when, y = ((bolide_handle *)b)->when;
+    double x = ((bolide_timer *)a)->when, y = ((bolide_timer *)b)->when;
     Py_RETURN_RICHCOMPARE(x, y, op);
 }
 
@@ -345,7 +383,6 @@ static PyMemberDef handle_members[] = {
     {"_callback", T_OBJECT, offsetof(bolide_handle, callback), READONLY, NULL},
     {"_context", T_OBJECT, offsetof(bolide_handle, context), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(bolide_handle, loop), READONLY, NULL},
-    {"_source_traceback", T_OBJECT, offsetof(bolide_handle, source_traceback), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_handle, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -353,6 +390,7 @@ static PyMemberDef handle_members[] = {
 static PyGetSetDef handle_getset[] = {
     {"_args", get_args, NULL, NULL, NULL},
     {"_cancelled", is_cancelled, NULL, NULL, NULL},
+    {"_source_traceback", get_source_traceback, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -369,8 +407,6 @@ static PyMethodDef handle_methods[] = {
 static PyType_Slot handle_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("What call_soon() returns: a scheduled callback that can be cancelled.\n\n"
                                   "Source: asyncio.Handle.")},
-    {Py_tp_traverse, handle_traverse},
-    {Py_tp_clear, handle_clear},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_repr, handle_repr},
     {Py_tp_members, handle_members},
@@ -381,9 +417,8 @@ static PyType_Slot handle_slots[] = {
 
 static PyType_Spec handle_spec = {
     .name = "bolide.Handle",
-    .basicsize = sizeof(bolide_handle),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_BASETYPE,
+    .basicsize = sizeof(bolide_timer), /* as its subtype: both share a freelist */
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_BASETYPE,
     .slots = handle_slots,
 };
 
@@ -393,7 +428,7 @@ static PyGetSetDef timer_getset[] = {
 };
 
 static PyMemberDef timer_members[] = {
-    {"_when", T_DOUBLE, offsetof(bolide_handle, when), READONLY, NULL},
+    {"_when", T_DOUBLE, offsetof(bolide_timer, when), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -416,7 +451,7 @@ static PyType_Slot timer_slots[] = {
 
 static PyType_Spec timer_spec = {
     .name = "bolide.TimerHandle",
-    .basicsize = sizeof(bolide_handle),
+    .basicsize = sizeof(bolide_timer),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = timer_slots,
 };

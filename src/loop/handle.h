@@ -13,20 +13,34 @@ enum {
     BOLIDE_HANDLE_REPEATS = 4, /* an fd watcher's: keeps its callback after a run */
 };
 
+/* What debug mode keeps. */
+typedef struct {
+    PyObject *source_traceback; /* where the handle was made */
+    PyObject *description;      /* its repr when it was cancelled, or NULL */
+} bolide_handle_debug;
+
+/* Not a garbage-collected type: half the cost of a burst of call_soon() was the collector looking at handles. A
+ * scheduled handle is the loop's, which visits what it refers to; one that has run or was cancelled refers to nothing.
+ */
 typedef struct bolide_handle {
     PyObject_HEAD struct bolide_loop *loop; /* strong */
     PyObject *callback;                     /* NULL once cancelled, or run (unless it repeats) */
     PyObject *context;                      /* contextvars.Context to run in */
-    PyObject **more_args; /* heap array when nargs > BOLIDE_HANDLE_INLINE_ARGS, its [0] spare as below */
-    Py_ssize_t nargs;
-    PyObject *args[1 + BOLIDE_HANDLE_INLINE_ARGS]; /* [0] is the spare slot of PY_VECTORCALL_ARGUMENTS_OFFSET */
-    PyObject *source_traceback;                    /* debug mode: where it was made */
-    PyObject *description;                         /* debug mode: what it was, for the repr after a cancel */
     PyObject *weakrefs;
-    double when;           /* TimerHandle: the deadline in seconds of loop.time() */
-    Py_ssize_t heap_index; /* TimerHandle: place in the loop's timer heap, or -1 */
-    unsigned flags;        /* BOLIDE_HANDLE_* */
+    bolide_handle_debug *debug; /* debug mode, else NULL */
+    uint32_t nargs;
+    uint32_t flags; /* BOLIDE_HANDLE_* */
+    union {
+        PyObject *args[1 + BOLIDE_HANDLE_INLINE_ARGS]; /* [0] is the spare slot of PY_VECTORCALL_ARGUMENTS_OFFSET */
+        PyObject **more_args;                          /* heap array of the same form, when there are more arguments */
+    };
 } bolide_handle;
+
+typedef struct {
+    bolide_handle base;
+    double when;           /* the deadline in seconds of loop.time() */
+    Py_ssize_t heap_index; /* place in the loop's timer heap, or -1 */
+} bolide_timer;
 
 /* A new handle; `context` NULL copies the current one. New reference, or NULL with an exception set. */
 bolide_handle *bolide_handle_new(struct bolide_loop *loop, bool timer, PyObject *callback, PyObject *const *args,
@@ -38,6 +52,12 @@ void bolide_handle_run(bolide_handle *handle);
 
 /* handle.cancel(): a timer leaves the heap at once. */
 void bolide_handle_cancel(bolide_handle *handle);
+
+/* Visit what `handle` refers to, on behalf of the loop whose only reference it is. */
+int bolide_handle_traverse(bolide_handle *handle, visitproc visit, void *arg);
+
+/* Free the memory that is kept for new handles. */
+void bolide_handle_free_kept(bolide_state *st);
 
 int bolide_handle_init(PyObject *module, bolide_state *st);
 

@@ -199,7 +199,7 @@ static int expire_timers(bolide_loop *loop) {
     }
     double now = bolide_loop_time();
     while (loop->timers.count > 0 && loop->timers.entries[0].when <= now) {
-        bolide_handle *handle = bolide_timers_pop(&loop->timers);
+        bolide_handle *handle = (bolide_handle *)bolide_timers_pop(&loop->timers);
         if (bolide_ring_push(&loop->ready, handle) < 0) {
             Py_DECREF(handle);
             return -1;
@@ -213,12 +213,12 @@ static void run_watched(bolide_loop *loop, bolide_handle *handle) {
     if (handle->flags & BOLIDE_HANDLE_CANCELLED) {
         return;
     }
-    unsigned repeats = handle->flags & BOLIDE_HANDLE_REPEATS;
+    uint32_t repeats = handle->flags & BOLIDE_HANDLE_REPEATS;
     handle->flags |= BOLIDE_HANDLE_REPEATS; /* its callback is needed for the report */
     double start = bolide_loop_time();
     bolide_handle_run(handle);
     double took = bolide_loop_time() - start;
-    handle->flags = (handle->flags & ~(unsigned)BOLIDE_HANDLE_REPEATS) | repeats;
+    handle->flags = (handle->flags & ~(uint32_t)BOLIDE_HANDLE_REPEATS) | repeats;
     if (took < loop->slow_callback) {
         return;
     }
@@ -398,8 +398,9 @@ static PyObject *push_timer(bolide_loop *loop, double when, PyObject *const *arg
     if (handle == NULL) {
         return NULL;
     }
-    handle->when = when;
-    if (bolide_timers_add(&loop->timers, handle) < 0) {
+    bolide_timer *timer = (bolide_timer *)handle;
+    timer->when = when;
+    if (bolide_timers_add(&loop->timers, timer) < 0) {
         Py_DECREF(handle);
         return NULL;
     }
@@ -632,18 +633,27 @@ static int loop_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     return 0;
 }
 
+/* A handle that only the loop refers to is a part of it. One that others hold too is left alone: as it is not known to
+ * the collector, those references must count as coming from outside. */
+#define VISIT_HANDLE(handle)                                                                                           \
+    do {                                                                                                               \
+        bolide_handle *visited = (handle);                                                                             \
+        int stop_code = Py_REFCNT(visited) == 1 ? bolide_handle_traverse(visited, visit, arg) : 0;                     \
+        if (stop_code) {                                                                                               \
+            return stop_code;                                                                                          \
+        }                                                                                                              \
+    } while (0)
+
 static int loop_traverse(PyObject *self, visitproc visit, void *arg) {
     bolide_loop *loop = (bolide_loop *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(loop->fatal);
     Py_VISIT(loop->task_factory);
-    if (loop->ready.slots != NULL) {
-        for (size_t i = loop->ready.head; i != loop->ready.tail; i++) {
-            Py_VISIT(loop->ready.slots[i & loop->ready.mask]);
-        }
+    for (size_t i = loop->ready.head; i != loop->ready.tail; i++) {
+        VISIT_HANDLE(loop->ready.slots[i & loop->ready.mask]);
     }
     for (Py_ssize_t i = 0; i < loop->timers.count; i++) {
-        Py_VISIT(loop->timers.entries[i].handle);
+        VISIT_HANDLE((bolide_handle *)loop->timers.entries[i].timer);
     }
     for (bolide_resource *res = loop->resources.next; res != &loop->resources; res = res->next) {
         int stop_code = res->traverse != NULL ? res->traverse(res, visit, arg) : 0;

@@ -8,7 +8,7 @@ static inline bool earlier(const bolide_timer_entry *a, const bolide_timer_entry
 
 static inline void place(bolide_timers *timers, Py_ssize_t index, bolide_timer_entry entry) {
     timers->entries[index] = entry;
-    entry.handle->heap_index = index;
+    entry.timer->heap_index = index;
 }
 
 static void sift_up(bolide_timers *timers, Py_ssize_t index, bolide_timer_entry entry) {
@@ -45,7 +45,7 @@ static void sift_down(bolide_timers *timers, Py_ssize_t index, bolide_timer_entr
     place(timers, index, entry);
 }
 
-int bolide_timers_add(bolide_timers *timers, bolide_handle *handle) {
+int bolide_timers_add(bolide_timers *timers, bolide_timer *timer) {
     if (timers->count == timers->cap) {
         Py_ssize_t cap = timers->cap > 0 ? timers->cap * 2 : 64;
         bolide_timer_entry *entries = PyMem_RawRealloc(timers->entries, (size_t)cap * sizeof(bolide_timer_entry));
@@ -56,17 +56,17 @@ int bolide_timers_add(bolide_timers *timers, bolide_handle *handle) {
         timers->entries = entries;
         timers->cap = cap;
     }
-    bolide_timer_entry entry = {handle->when, timers->next_seq++, handle};
-    Py_INCREF(handle);
+    bolide_timer_entry entry = {timer->when, timers->next_seq++, timer};
+    Py_INCREF(timer);
     sift_up(timers, timers->count++, entry);
     return 0;
 }
 
-void bolide_timers_remove(bolide_timers *timers, bolide_handle *handle) {
-    Py_ssize_t index = handle->heap_index;
+void bolide_timers_remove(bolide_timers *timers, bolide_timer *timer) {
+    Py_ssize_t index = timer->heap_index;
     bolide_timer_entry last = timers->entries[--timers->count];
-    handle->heap_index = -1;
-    if (last.handle == handle) {
+    timer->heap_index = -1;
+    if (last.timer == timer) {
         return;
     }
     if (index > 0 && earlier(&last, &timers->entries[(index - 1) / ARITY])) {
@@ -76,10 +76,10 @@ void bolide_timers_remove(bolide_timers *timers, bolide_handle *handle) {
     }
 }
 
-bolide_handle *bolide_timers_pop(bolide_timers *timers) {
-    bolide_handle *handle = timers->entries[0].handle;
-    bolide_timers_remove(timers, handle);
-    return handle;
+bolide_timer *bolide_timers_pop(bolide_timers *timers) {
+    bolide_timer *timer = timers->entries[0].timer;
+    bolide_timers_remove(timers, timer);
+    return timer;
 }
 
 void bolide_timers_free(bolide_timers *timers) {
@@ -88,8 +88,8 @@ void bolide_timers_free(bolide_timers *timers) {
     timers->entries = NULL;
     timers->count = timers->cap = 0;
     for (Py_ssize_t i = 0; i < count; i++) {
-        entries[i].handle->heap_index = -1;
-        Py_DECREF(entries[i].handle);
+        entries[i].timer->heap_index = -1;
+        Py_DECREF(entries[i].timer);
     }
     PyMem_RawFree(entries);
 }

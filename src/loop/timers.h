@@ -7,8 +7,8 @@
 
 typedef struct {
     double when;
-    uint64_t seq;          /* order of insertion */
-    bolide_handle *handle; /* strong */
+    uint64_t seq;        /* order of insertion */
+    bolide_timer *timer; /* strong */
 } bolide_timer_entry;
 
 typedef struct {
@@ -18,13 +18,13 @@ typedef struct {
 } bolide_timers;
 
 /* Takes a new reference on success. 0, or -1 with MemoryError set. */
-int bolide_timers_add(bolide_timers *timers, bolide_handle *handle);
+int bolide_timers_add(bolide_timers *timers, bolide_timer *timer);
 
-/* Take `handle` (whose heap_index is >= 0) out; the heap's reference passes to the caller. */
-void bolide_timers_remove(bolide_timers *timers, bolide_handle *handle);
+/* Take `timer` (whose heap_index is >= 0) out; the heap's reference passes to the caller. */
+void bolide_timers_remove(bolide_timers *timers, bolide_timer *timer);
 
 /* Only when count > 0. The reference passes to the caller. */
-bolide_handle *bolide_timers_pop(bolide_timers *timers);
+bolide_timer *bolide_timers_pop(bolide_timers *timers);
 
 void bolide_timers_free(bolide_timers *timers);
 

@@ -52,8 +52,15 @@ void bolide_watchers_clear(bolide_loop *loop) {
 
 int bolide_watchers_traverse(bolide_loop *loop, visitproc visit, void *arg) {
     for (int i = 0; i < loop->watchers.cap; i++) {
-        Py_VISIT(loop->watchers.by_fd[i].reader);
-        Py_VISIT(loop->watchers.by_fd[i].writer);
+        bolide_handle *handles[2] = {loop->watchers.by_fd[i].reader, loop->watchers.by_fd[i].writer};
+        for (int side = 0; side < 2; side++) {
+            if (handles[side] != NULL && Py_REFCNT(handles[side]) == 1) {
+                int stop_code = bolide_handle_traverse(handles[side], visit, arg);
+                if (stop_code) {
+                    return stop_code;
+                }
+            }
+        }
     }
     return 0;
 }
