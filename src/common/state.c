@@ -52,6 +52,14 @@ static int fill(bolide_state *st) {
             return -1;
         }
     }
+    static const import_spec ssl_socket = {"ssl", "SSLSocket", offsetof(bolide_state, ssl_SSLSocket)};
+    if (import_attribute(st, &ssl_socket) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        st->ssl_SSLSocket = PyTuple_New(0);
+    }
     st->asyncio_create_task = PyObject_GetAttrString(st->asyncio_BaseEventLoop, "create_task");
     st->asyncio_TRY_NATIVE = PyObject_GetAttrString(st->asyncio_SendfileMode, "TRY_NATIVE");
     return st->asyncio_create_task == NULL || st->asyncio_TRY_NATIVE == NULL ? -1 : 0;
@@ -84,10 +92,12 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
     Py_VISIT(st->HandleType);
     Py_VISIT(st->TimerHandleType);
     Py_VISIT(st->StreamTransportType);
+    Py_VISIT(st->SockOperationType);
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
         Py_VISIT(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
     Py_VISIT(st->asyncio_create_task);
+    Py_VISIT(st->ssl_SSLSocket);
     Py_VISIT(st->asyncio_TRY_NATIVE);
     return 0;
 }
@@ -97,10 +107,12 @@ void bolide_state_clear(bolide_state *st) {
     Py_CLEAR(st->HandleType);
     Py_CLEAR(st->TimerHandleType);
     Py_CLEAR(st->StreamTransportType);
+    Py_CLEAR(st->SockOperationType);
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
         Py_CLEAR(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
     Py_CLEAR(st->asyncio_create_task);
+    Py_CLEAR(st->ssl_SSLSocket);
     Py_CLEAR(st->asyncio_TRY_NATIVE);
     Py_CLEAR(st->empty_bytes);
 #define BOLIDE_STR(name) Py_CLEAR(st->str_##name);

@@ -25,6 +25,7 @@ typedef struct bolide_state {
     PyTypeObject *HandleType;
     PyTypeObject *TimerHandleType;
     PyTypeObject *StreamTransportType;
+    PyTypeObject *SockOperationType;
 
     /* Borrowed from asyncio and the standard library at import. */
     PyObject *asyncio_Future;           /* asyncio.Future */
@@ -41,6 +42,7 @@ typedef struct bolide_state {
     PyObject *asyncio_SendfileMode;     /* asyncio.constants._SendfileMode */
     PyObject *asyncio_TRY_NATIVE;       /* asyncio.constants._SendfileMode.TRY_NATIVE */
     PyObject *asyncio_logger;           /* asyncio.log.logger */
+    PyObject *ssl_SSLSocket;            /* ssl.SSLSocket, or an empty tuple in a Python without ssl */
     PyObject *socket_socket;            /* socket.socket */
     PyObject *empty_bytes;              /* b"" */
 

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "common/error.h"
+#include "loop/sock.h"
 #include "transport/stream.h"
 #include "transport/transport.h"
 
@@ -808,7 +809,8 @@ int bolide_loop_init(PyObject *module, bolide_state *st) {
     if (bolide_add_type(module, &loop_spec, NULL, &st->LoopType, true) < 0) {
         return -1;
     }
-    if (add_methods(module, st, bolide_watchers_methods) < 0 || add_methods(module, st, bolide_transport_methods) < 0) {
+    if (add_methods(module, st, bolide_watchers_methods) < 0 || add_methods(module, st, bolide_sock_methods) < 0 ||
+        add_methods(module, st, bolide_transport_methods) < 0) {
         return -1;
     }
     return 0;

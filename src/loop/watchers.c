@@ -46,21 +46,28 @@ void bolide_watchers_clear(bolide_loop *loop) {
     for (int i = 0; i < cap; i++) {
         Py_XDECREF(by_fd[i].reader);
         Py_XDECREF(by_fd[i].writer);
+        Py_XDECREF(by_fd[i].waiters[0]);
+        Py_XDECREF(by_fd[i].waiters[1]);
+        Py_XDECREF(by_fd[i].sock_ref);
     }
     PyMem_RawFree(by_fd);
 }
 
+/* A handle that only this table refers to is a part of the loop; see the loop's own traverse function. */
+static int visit_handle(bolide_handle *handle, visitproc visit, void *arg) {
+    return handle != NULL && Py_REFCNT(handle) == 1 ? bolide_handle_traverse(handle, visit, arg) : 0;
+}
+
 int bolide_watchers_traverse(bolide_loop *loop, visitproc visit, void *arg) {
     for (int i = 0; i < loop->watchers.cap; i++) {
-        bolide_handle *handles[2] = {loop->watchers.by_fd[i].reader, loop->watchers.by_fd[i].writer};
-        for (int side = 0; side < 2; side++) {
-            if (handles[side] != NULL && Py_REFCNT(handles[side]) == 1) {
-                int stop_code = bolide_handle_traverse(handles[side], visit, arg);
-                if (stop_code) {
-                    return stop_code;
-                }
-            }
+        bolide_watcher *watcher = &loop->watchers.by_fd[i];
+        int stop_code = visit_handle(watcher->reader, visit, arg);
+        if (stop_code || (stop_code = visit_handle(watcher->writer, visit, arg)) != 0) {
+            return stop_code;
         }
+        Py_VISIT(watcher->waiters[0]);
+        Py_VISIT(watcher->waiters[1]);
+        Py_VISIT(watcher->sock_ref);
     }
     return 0;
 }
@@ -85,23 +92,75 @@ static int ensure_room(bolide_watchers *w, int fd) {
 }
 
 static int interest(const bolide_watcher *watcher) {
-    return (watcher->reader != NULL ? BOLIDE_READABLE : 0) | (watcher->writer != NULL ? BOLIDE_WRITABLE : 0);
+    return (watcher->reader != NULL || watcher->waiters[0] != NULL ? BOLIDE_READABLE : 0) |
+           (watcher->writer != NULL || watcher->waiters[1] != NULL ? BOLIDE_WRITABLE : 0);
 }
 
-int bolide_watchers_add(bolide_loop *loop, int fd, int event, bolide_handle *handle) {
+static int side_of(int event) {
+    return event == BOLIDE_READABLE ? 0 : 1;
+}
+
+/* Tell the kernel, even when it should know: the descriptor may have been closed and opened anew. 0 or -1 with OSError.
+ */
+static int arm(bolide_watchers *w, int fd, int events) {
+    bolide_watcher *watcher = &w->by_fd[fd];
+    Py_CLEAR(watcher->sock_ref);
+    int status = bolide_fdset_change(w->fd, fd, watcher->armed, watcher->armed | events);
+    if (status < 0) {
+        watcher->armed = 0;
+        bolide_error_set(status);
+        return -1;
+    }
+    watcher->armed |= events;
+    return 0;
+}
+
+/* Every descriptor into a set of its own making: the old one holds an entry that cannot be taken out, because its
+ * descriptor was closed while another process or a duplicate keeps the file open. */
+static void rebuild(bolide_loop *loop) {
     bolide_watchers *w = &loop->watchers;
+    int fresh = bolide_fdset_new();
+    if (fresh < 0) {
+        return;
+    }
+    uv_poll_stop(&loop->fds);
+    int moved = dup2(fresh, w->fd);
+    close(fresh);
+    for (int fd = 0; moved >= 0 && fd < w->cap; fd++) {
+        bolide_watcher *watcher = &w->by_fd[fd];
+        watcher->armed = interest(watcher);
+        Py_CLEAR(watcher->sock_ref);
+        if (watcher->armed != 0 && bolide_fdset_change(w->fd, fd, 0, watcher->armed) < 0) {
+            watcher->armed = 0;
+        }
+    }
+    uv_poll_start(&loop->fds, UV_READABLE, on_readable);
+}
+
+/* The kernel watches more than is waited for: mend that. */
+static void disarm(bolide_loop *loop, int fd) {
+    bolide_watcher *watcher = &loop->watchers.by_fd[fd];
+    int wanted = interest(watcher);
+    if (bolide_fdset_change(loop->watchers.fd, fd, watcher->armed != 0 ? watcher->armed : BOLIDE_READABLE, wanted) <
+        0) {
+        rebuild(loop);
+        return;
+    }
+    watcher->armed = wanted;
+    Py_CLEAR(watcher->sock_ref);
+}
+
+static int check_descriptor(bolide_watchers *w, int fd) {
     if (fd < 0 || fd > FD_MAX) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
         return -1;
     }
-    if (ensure_room(w, fd) < 0) {
-        return -1;
-    }
-    int before = interest(&w->by_fd[fd]);
-    /* Even with the interest unchanged the kernel is told: the descriptor may have been closed and opened anew. */
-    int status = bolide_fdset_change(w->fd, fd, before, before | event);
-    if (status < 0) {
-        bolide_error_set(status);
+    return ensure_room(w, fd);
+}
+
+int bolide_watchers_add(bolide_loop *loop, int fd, int event, bolide_handle *handle) {
+    bolide_watchers *w = &loop->watchers;
+    if (check_descriptor(w, fd) < 0 || arm(w, fd, event) < 0) {
         return -1;
     }
     bolide_handle **slot = event == BOLIDE_READABLE ? &w->by_fd[fd].reader : &w->by_fd[fd].writer;
@@ -121,18 +180,65 @@ int bolide_watchers_remove(bolide_loop *loop, int fd, int event) {
     if (fd < 0 || fd >= w->cap) {
         return 0;
     }
-    bolide_handle **slot = event == BOLIDE_READABLE ? &w->by_fd[fd].reader : &w->by_fd[fd].writer;
+    bolide_watcher *watcher = &w->by_fd[fd];
+    bolide_handle **slot = event == BOLIDE_READABLE ? &watcher->reader : &watcher->writer;
     bolide_handle *old = *slot;
     if (old == NULL) {
         return 0;
     }
-    int before = interest(&w->by_fd[fd]);
     *slot = NULL;
+    int wanted = interest(watcher);
     /* A failure means that the descriptor was closed before: then there is nothing to take out. */
-    (void)bolide_fdset_change(w->fd, fd, before, before & ~event);
+    (void)bolide_fdset_change(w->fd, fd, watcher->armed, wanted);
+    watcher->armed = wanted;
+    Py_CLEAR(watcher->sock_ref);
     bolide_handle_cancel(old);
     Py_DECREF(old);
     return 1;
+}
+
+static bool refers_to(PyObject *ref, PyObject *obj) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target = NULL;
+    bool same = PyWeakref_GetRef(ref, &target) > 0 && target == obj;
+    Py_XDECREF(target);
+    return same;
+#else
+    return PyWeakref_GET_OBJECT(ref) == obj;
+#endif
+}
+
+/* Whether the last wait was for this same socket object: then the descriptor cannot have changed its meaning since. */
+static bool armed_for(const bolide_watcher *watcher, PyObject *sock, int event) {
+    return (watcher->armed & event) && watcher->sock_ref != NULL && refers_to(watcher->sock_ref, sock);
+}
+
+int bolide_watchers_wait(bolide_loop *loop, PyObject *sock, int fd, int event, PyObject *future) {
+    bolide_watchers *w = &loop->watchers;
+    if (check_descriptor(w, fd) < 0) {
+        return -1;
+    }
+    if (!armed_for(&w->by_fd[fd], sock, event)) {
+        if (arm(w, fd, event) < 0) {
+            return -1;
+        }
+        w->by_fd[fd].sock_ref = PyWeakref_NewRef(sock, NULL);
+        if (w->by_fd[fd].sock_ref == NULL) {
+            PyErr_Clear(); /* an object without weak references: the next wait tells the kernel again */
+        }
+    }
+    PyObject **slot = &w->by_fd[fd].waiters[side_of(event)];
+    Py_XSETREF(*slot, Py_NewRef(future));
+    return 0;
+}
+
+void bolide_watchers_forget(bolide_loop *loop, int fd, int event, PyObject *future) {
+    if (fd >= 0 && fd < loop->watchers.cap) {
+        PyObject **slot = &loop->watchers.by_fd[fd].waiters[side_of(event)];
+        if (*slot == future) {
+            Py_CLEAR(*slot);
+        }
+    }
 }
 
 int bolide_watchers_set_transport(bolide_loop *loop, int fd, PyObject *transport) {
@@ -163,26 +269,44 @@ static void make_ready(bolide_loop *loop, int fd, bolide_handle *handle, int eve
     }
 }
 
+static void resolve(bolide_loop *loop, int fd, int event) {
+    PyObject **slot = &loop->watchers.by_fd[fd].waiters[side_of(event)];
+    PyObject *future = *slot;
+    if (future == NULL) {
+        return;
+    }
+    *slot = NULL;
+    PyObject *result = PyObject_CallMethodOneArg(future, loop->st->str_set_result, Py_None);
+    if (result == NULL) {
+        PyErr_Clear(); /* cancelled in the meantime */
+    }
+    Py_XDECREF(result);
+    Py_DECREF(future);
+}
+
+static void dispatch_one(bolide_loop *loop, bolide_fd_event event) {
+    bolide_watcher *watcher = &loop->watchers.by_fd[event.fd];
+    int wanted = interest(watcher);
+    if (event.events & ~wanted & (watcher->armed != 0 ? watcher->armed : event.events)) {
+        disarm(loop, event.fd);
+    }
+    bolide_handle *writer = watcher->writer;
+    if (event.events & BOLIDE_READABLE) {
+        make_ready(loop, event.fd, watcher->reader, BOLIDE_READABLE);
+        resolve(loop, event.fd, BOLIDE_READABLE);
+    }
+    if (event.events & BOLIDE_WRITABLE) {
+        make_ready(loop, event.fd, writer, BOLIDE_WRITABLE);
+        resolve(loop, event.fd, BOLIDE_WRITABLE);
+    }
+}
+
 void bolide_watchers_dispatch(bolide_loop *loop) {
     bolide_fd_event events[BATCH];
     int count = bolide_fdset_poll(loop->watchers.fd, events, BATCH);
     for (int i = 0; i < count; i++) {
-        int fd = events[i].fd;
-        if (fd >= loop->watchers.cap) {
-            continue;
-        }
-        bolide_watcher *watcher = &loop->watchers.by_fd[fd];
-        if (interest(watcher) == 0) {
-            /* A descriptor duplicated before its original was closed: nobody waits for it any more. */
-            (void)bolide_fdset_change(loop->watchers.fd, fd, BOLIDE_READABLE, 0);
-            continue;
-        }
-        bolide_handle *writer = watcher->writer;
-        if (events[i].events & BOLIDE_READABLE) {
-            make_ready(loop, fd, watcher->reader, BOLIDE_READABLE);
-        }
-        if (events[i].events & BOLIDE_WRITABLE) {
-            make_ready(loop, fd, writer, BOLIDE_WRITABLE);
+        if (events[i].fd < loop->watchers.cap) {
+            dispatch_one(loop, events[i]);
         }
     }
 }
@@ -203,7 +327,7 @@ static int fileno_of(PyObject *obj) {
     return fd;
 }
 
-static int check_no_transport(bolide_loop *loop, int fd) {
+int bolide_watchers_check_free(bolide_loop *loop, int fd) {
     if (fd >= loop->watchers.cap || loop->watchers.by_fd[fd].transport == NULL) {
         return 0;
     }
@@ -222,7 +346,7 @@ static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     int fd = fileno_of(args[0]);
-    if (fd < 0 || (is_public && check_no_transport(loop, fd) < 0)) {
+    if (fd < 0 || (is_public && bolide_watchers_check_free(loop, fd) < 0)) {
         return NULL;
     }
     bolide_handle *handle = bolide_handle_new(loop, false, args[1], args + 2, nargs - 2, NULL);
@@ -248,7 +372,7 @@ static PyObject *remove_one(bolide_loop *loop, PyObject *arg, int event, bool is
     if (fd < 0) {
         return NULL;
     }
-    if (is_public && check_no_transport(loop, fd) < 0) {
+    if (is_public && bolide_watchers_check_free(loop, fd) < 0) {
         return NULL;
     }
     int had = bolide_watchers_remove(loop, fd, event);
@@ -274,7 +398,7 @@ WATCHER_METHODS(writer, BOLIDE_WRITABLE)
 
 static PyObject *ensure_fd_no_transport(PyObject *self, PyObject *arg) {
     int fd = fileno_of(arg);
-    if (fd < 0 || check_no_transport((bolide_loop *)self, fd) < 0) {
+    if (fd < 0 || bolide_watchers_check_free((bolide_loop *)self, fd) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -17,7 +17,10 @@ enum {
 
 typedef struct {
     bolide_handle *reader, *writer; /* strong, or NULL */
-    PyObject *transport;            /* borrowed: the open transport that owns this descriptor, or NULL */
+    PyObject *waiters[2]; /* futures of one-time waits (sock_recv() and its kin): to read, to write; or NULL */
+    PyObject *sock_ref;   /* weakref to the socket whose wait armed the descriptor, or NULL */
+    PyObject *transport;  /* borrowed: the open transport that owns this descriptor, or NULL */
+    int armed;            /* what the kernel watches: may be more than is waited for, see below */
 } bolide_watcher;
 
 typedef struct {
@@ -37,6 +40,17 @@ int bolide_watchers_add(struct bolide_loop *loop, int fd, int event, bolide_hand
 
 /* 1 when a handle was there, 0 when none, -1 with an exception set. */
 int bolide_watchers_remove(struct bolide_loop *loop, int fd, int event);
+
+/* Give `future` its result when `event` has come for the socket object `sock` with descriptor `fd`, once. The
+ * descriptor stays armed for the next wait, which then costs no system call, until an event comes that nobody waits
+ * for. 0, or -1 with an exception set. */
+int bolide_watchers_wait(struct bolide_loop *loop, PyObject *sock, int fd, int event, PyObject *future);
+
+/* `future` waits no longer. */
+void bolide_watchers_forget(struct bolide_loop *loop, int fd, int event, PyObject *future);
+
+/* RuntimeError, and -1, when an open transport owns `fd`. */
+int bolide_watchers_check_free(struct bolide_loop *loop, int fd);
 
 /* Remember that `transport` (borrowed; NULL: none any more) owns `fd`. 0, or -1 with MemoryError set. */
 int bolide_watchers_set_transport(struct bolide_loop *loop, int fd, PyObject *transport);
