@@ -133,6 +133,7 @@ def test_timeout_ends_what_does_not_end():
         assert "the app shuts down" in server.stdout.text
 
 
+@uvicorn_differs("waits for the connection on Python 3.12 and later", always=False)
 def test_second_sigint_forces_the_end(server):
     with server.connect() as connection:
         connection.send_request("GET", "/gate?key=k")
