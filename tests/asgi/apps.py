@@ -90,7 +90,7 @@ async def control(scope, receive, send):
         EVENTS[name].set()
     elif action == "wait":
         await EVENTS[name].wait()
-    await respond(send, json.dumps(VALUES.get(name)).encode(), headers=[(b"connection", b"close")])
+    await respond(send, json.dumps(VALUES.get(name), default=repr).encode(), headers=[(b"connection", b"close")])
 
 
 # --- requests -----------------------------------------------------------------------------------------------
