@@ -24,6 +24,7 @@ from .http_client import TIMEOUT, Connection
 
 OPTIONS = os.environ.get("BOLIDE_TEST_OPTIONS", "").split()
 KIND = os.environ.get("BOLIDE_TEST_SERVER", "bolide")
+SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")
 REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = REPOSITORY / "tests" / "asgi"
 RUNNING = re.compile(r"(?:Bolide|Uvicorn) running on (?P<where>.+?) \(Press CTRL\+C to quit\)")
