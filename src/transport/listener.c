@@ -1,26 +1,24 @@
 /* The listening sockets behind asyncio.Server: a transport and a protocol for each connection. */
-#include <errno.h>
-#include <fcntl.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/error.h"
+#include "transport/acceptor.h"
 #include "transport/transport.h"
 
 typedef struct {
     bolide_resource resource;
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv;
+    bolide_acceptor acceptor;
     bolide_loop *loop;          /* borrowed: this is a resource of it */
-    PyObject *sock;             /* the listening socket.socket; libuv has a duplicate of its descriptor */
+    PyObject *sock;             /* the listening socket.socket; the acceptor has a duplicate of its descriptor */
     PyObject *protocol_factory; /* called for each connection */
     PyObject *server;           /* asyncio.Server or None */
+    bool pipe;                  /* a Unix socket */
 } listener;
+
+static listener *of_acceptor(bolide_acceptor *a) {
+    return (listener *)((char *)a - offsetof(listener, acceptor));
+}
 
 static listener *of_resource(bolide_resource *res) {
     return (listener *)((char *)res - offsetof(listener, resource));
@@ -34,9 +32,8 @@ static int listener_traverse(bolide_resource *res, visitproc visit, void *arg) {
     return 0;
 }
 
-static void on_close(uv_handle_t *handle) {
-    listener *l = handle->data;
-    bolide_loop_enter(l->loop);
+static void on_close(bolide_acceptor *a) {
+    listener *l = of_acceptor(a);
     Py_CLEAR(l->sock);
     Py_CLEAR(l->protocol_factory);
     Py_CLEAR(l->server);
@@ -44,54 +41,50 @@ static void on_close(uv_handle_t *handle) {
 }
 
 static void listener_close(bolide_resource *res) {
-    listener *l = of_resource(res);
     bolide_resource_remove(res);
-    uv_close(&l->uv.handle, on_close);
+    bolide_acceptor_close(&of_resource(res)->acceptor);
 }
 
-/* The connection could not be made: take it from the queue and drop it, or the listener would be woken for ever. */
-static void refuse(listener *l) {
-    bolide_loop_report(l->loop, "Error on transport creation for incoming connection", "protocol", NULL);
-}
-
-static void on_connection(uv_stream_t *stream, int status) {
-    listener *l = stream->data;
-    bolide_loop_enter(l->loop);
-    if (status < 0) {
-        return; /* the client has gone already, or libuv is short of descriptors and goes on by itself */
-    }
+static void on_connection(bolide_acceptor *a, int fd) {
+    listener *l = of_acceptor(a);
+    bolide_loop *loop = l->loop;
     PyObject *factory = Py_NewRef(l->protocol_factory);
     PyObject *server = Py_NewRef(l->server);
-    bool pipe = l->uv.handle.type == UV_NAMED_PIPE;
     PyObject *protocol = PyObject_CallNoArgs(factory);
     bolide_transport *t = NULL;
-    /* The factory may have closed the server; the connection then goes with the listening socket. */
-    if (protocol != NULL && !uv_is_closing((uv_handle_t *)stream)) {
-        t = bolide_transport_new(l->loop, NULL, stream, pipe, protocol, server, NULL);
+    /* The factory may have closed the server: what was accepted then goes too. */
+    if (protocol != NULL && a->fd >= 0) {
+        t = bolide_transport_new(loop, NULL, fd, l->pipe, protocol, server, NULL);
+    } else {
+        close(fd);
     }
     if (t != NULL) {
         bolide_transport_start(t);
         Py_DECREF(t);
     } else if (PyErr_Occurred()) {
-        refuse(l);
+        bolide_loop_report(loop, "Error on transport creation for incoming connection", "protocol", protocol);
     }
     Py_XDECREF(protocol);
     Py_DECREF(server);
     Py_DECREF(factory);
 }
 
-/* libuv closes the descriptor it is given, the server its socket object: each gets one of its own. */
-static int open_duplicate(listener *l, int fd, bool pipe) {
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (copy < 0) {
-        return -errno;
+static void on_exhausted(bolide_acceptor *a, int status) {
+    listener *l = of_acceptor(a);
+    PyObject *sock = PyObject_CallOneArg(l->loop->st->asyncio_TransportSocket, l->sock);
+    if (sock == NULL) {
+        PyErr_Clear();
     }
-    int status = pipe ? uv_pipe_open(&l->uv.pipe, copy) : uv_tcp_open(&l->uv.tcp, copy);
-    if (status < 0) {
-        close(copy);
-    }
-    return status;
+    bolide_error_set(status);
+    bolide_loop_report(l->loop, "socket.accept() out of system resource", "socket", sock);
+    Py_XDECREF(sock);
 }
+
+static const bolide_acceptor_ops acceptor_ops = {
+    .on_connection = on_connection,
+    .on_exhausted = on_exhausted,
+    .on_close = on_close,
+};
 
 static bool is_unix_socket(int fd) {
     struct sockaddr_storage address;
@@ -109,30 +102,20 @@ static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backl
         PyErr_NoMemory();
         return -1;
     }
-    bool pipe = is_unix_socket(fd);
-    int status = pipe ? uv_pipe_init(&loop->uv, &l->uv.pipe, 0) : uv_tcp_init(&loop->uv, &l->uv.tcp);
+    int status = bolide_acceptor_open(&l->acceptor, loop, fd, backlog, &acceptor_ops);
     if (status < 0) {
         PyMem_RawFree(l);
         bolide_error_set(status);
         return -1;
     }
-    l->uv.handle.data = l;
     l->loop = loop;
     l->sock = Py_NewRef(sock);
     l->protocol_factory = Py_NewRef(factory);
     l->server = Py_NewRef(server);
+    l->pipe = is_unix_socket(fd);
     l->resource.traverse = listener_traverse;
     l->resource.close = listener_close;
     bolide_resource_add(loop, &l->resource);
-    status = open_duplicate(l, fd, pipe);
-    if (status == 0) {
-        status = uv_listen(&l->uv.stream, backlog, on_connection);
-    }
-    if (status < 0) {
-        listener_close(&l->resource);
-        bolide_error_set(status);
-        return -1;
-    }
     return 0;
 }
 
@@ -181,7 +164,7 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
     if (fd < 0) {
         return NULL;
     }
-    bolide_transport *t = bolide_transport_new(loop, sock, NULL, is_unix_socket(fd), protocol, server, extra);
+    bolide_transport *t = bolide_transport_new(loop, sock, fd, is_unix_socket(fd), protocol, server, extra);
     if (t == NULL) {
         return NULL;
     }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <structmember.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/error.h"
 #include "common/sockaddr.h"
@@ -21,6 +22,7 @@ enum {
     TRANSPORT_LOST = 128,          /* no more output is taken */
     TRANSPORT_ATTACHED = 256,      /* server._attach() was called */
     TRANSPORT_SENDFILE = 512,      /* sendfile() is at work: no write() */
+    TRANSPORT_IN_CONTEXT = 1024,   /* a protocol method runs in `context` */
 };
 
 static inline bolide_transport *of_stream(bolide_stream *s) {
@@ -88,14 +90,21 @@ static void fatal_error(bolide_transport *t, const char *message) {
 /* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set.
  */
 static PyObject *call_protocol(bolide_transport *t, PyObject *name, PyObject *arg) {
-    if (PyContext_Enter(t->context) < 0) {
+    /* A callback that writes or closes may lead to another one, in which the context is entered already. */
+    bool nested = t->flags & TRANSPORT_IN_CONTEXT;
+    if (!nested && PyContext_Enter(t->context) < 0) {
         return NULL;
     }
+    t->flags |= TRANSPORT_IN_CONTEXT;
     PyObject *protocol = Py_NewRef(t->protocol);
     PyObject *args[3] = {NULL, protocol, arg};
     size_t nargsf = (arg != NULL ? 2 : 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
     PyObject *result = PyObject_VectorcallMethod(name, args + 1, nargsf, NULL);
     Py_DECREF(protocol);
+    if (nested) {
+        return result;
+    }
+    t->flags &= ~(unsigned)TRANSPORT_IN_CONTEXT;
     if (PyContext_Exit(t->context) < 0) {
         Py_CLEAR(result);
     }
@@ -400,26 +409,28 @@ fail:
     return NULL;
 }
 
-bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, uv_stream_t *listener, bool pipe,
-                                       PyObject *protocol, PyObject *server, PyObject *extra) {
+bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd, bool pipe, PyObject *protocol,
+                                       PyObject *server, PyObject *extra) {
     bolide_transport *t = allocate(loop, protocol, server, extra);
-    if (t == NULL) {
-        return NULL;
-    }
-    int status = bolide_stream_setup(&t->stream, loop, pipe, &transport_ops);
-    if (status < 0) {
-        bolide_error_set(status);
-        Py_DECREF(t);
+    int status = t != NULL ? bolide_stream_setup(&t->stream, loop, pipe, &transport_ops) : 0;
+    if (t == NULL || status < 0) {
+        if (sock == NULL) {
+            close(fd);
+        }
+        if (t != NULL) {
+            bolide_error_set(status);
+            Py_DECREF(t);
+        }
         return NULL;
     }
     bolide_resource_add(loop, &t->resource);
     Py_INCREF(t); /* the loop's; on_close drops it */
-    status = listener != NULL ? bolide_stream_accept(&t->stream, listener)
-                              : bolide_stream_open(&t->stream, bolide_fileno(sock));
-    if (status < 0 || PyErr_Occurred()) {
-        if (!PyErr_Occurred()) {
-            bolide_error_set(status);
+    status = bolide_stream_open(&t->stream, fd);
+    if (status < 0) {
+        if (sock == NULL) {
+            close(fd);
         }
+        bolide_error_set(status);
         goto fail;
     }
     t->sock = Py_XNewRef(sock);

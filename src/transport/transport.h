@@ -37,10 +37,11 @@ typedef struct {
     unsigned flags;           /* TRANSPORT_* of transport.c */
 } bolide_transport;
 
-/* A transport over the connected Python socket `sock`, or with `listener` (and `sock` NULL) over its next connection.
- * It does nothing before bolide_transport_start(). New reference, or NULL with an exception set. */
-bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, uv_stream_t *listener, bool pipe,
-                                       PyObject *protocol, PyObject *server, PyObject *extra);
+/* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now the
+ * transport's, even on failure. It does nothing before bolide_transport_start(). New reference, or NULL with an exception
+ * set. */
+bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd, bool pipe, PyObject *protocol,
+                                       PyObject *server, PyObject *extra);
 
 /* Call protocol.connection_made(), start reading, resolve the waiter. */
 void bolide_transport_start(bolide_transport *t);
