@@ -158,7 +158,7 @@ def chosen_loops(asked: Iterable[str] | None) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--loop", action="append", choices=LOOPS, help="a loop to run on (default: all that are installed)")
-    parser.add_argument("--limit", type=float, default=300, help="seconds that a module may take (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=120, help="seconds that a module may take (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="modules at a time (default: %(default)s)")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the traceback of each failure")
     parser.add_argument("module", nargs="*", help="test modules (default: all that are about a loop)")
