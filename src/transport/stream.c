@@ -383,10 +383,31 @@ static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
     (void)hint;
     bolide_stream *s = handle->data;
     bolide_loop_enter(s->loop);
-    if (s->ops->on_alloc != NULL) {
-        s->ops->on_alloc(s, buf);
-    } else {
+    if (s->ops->on_alloc == NULL) {
         *buf = uv_buf_init(s->loop->read_buf, BOLIDE_READ_BUF);
+        return;
+    }
+    s->flags |= BOLIDE_STREAM_ALLOCATING;
+    s->ops->on_alloc(s, buf);
+    s->flags &= ~(unsigned)BOLIDE_STREAM_ALLOCATING;
+    if (!(s->flags & BOLIDE_STREAM_READING)) {
+        *buf = uv_buf_init(NULL, 0); /* on_read() follows with UV_ENOBUFS */
+    }
+}
+
+static void on_closed(uv_handle_t *handle) {
+    bolide_stream *s = handle->data;
+    bolide_loop_enter(s->loop);
+    drop_output(s); /* what was reserved after the close */
+    s->ops->on_close(s);
+}
+
+/* The owner stopped reading or closed the stream in on_alloc(), where libuv does not stand it: do it now. */
+static void stop_after_alloc(bolide_stream *s) {
+    if (s->flags & BOLIDE_STREAM_OPEN) {
+        uv_read_stop(&s->uv.stream);
+    } else {
+        uv_close(&s->uv.handle, on_closed);
     }
 }
 
@@ -398,6 +419,8 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
     } else if (nread == UV_EOF) {
         bolide_stream_read_stop(s);
         s->ops->on_eof(s);
+    } else if (nread == UV_ENOBUFS && !(s->flags & BOLIDE_STREAM_READING)) {
+        stop_after_alloc(s);
     } else if (nread < 0 && nread != UV_ENOBUFS) {
         fail(s, (int)nread);
     }
@@ -410,7 +433,8 @@ int bolide_stream_read_start(bolide_stream *s) {
     if (!(s->flags & BOLIDE_STREAM_OPEN)) {
         return UV_EBADF;
     }
-    int status = uv_read_start(&s->uv.stream, on_alloc, on_read);
+    /* In on_alloc() libuv reads already. */
+    int status = s->flags & BOLIDE_STREAM_ALLOCATING ? 0 : uv_read_start(&s->uv.stream, on_alloc, on_read);
     if (status == 0) {
         s->flags |= BOLIDE_STREAM_READING;
     }
@@ -420,7 +444,9 @@ int bolide_stream_read_start(bolide_stream *s) {
 void bolide_stream_read_stop(bolide_stream *s) {
     if (s->flags & BOLIDE_STREAM_READING) {
         s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
-        uv_read_stop(&s->uv.stream);
+        if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
+            uv_read_stop(&s->uv.stream);
+        }
     }
 }
 
@@ -478,13 +504,6 @@ void bolide_stream_close_when_flushed(bolide_stream *s) {
     }
 }
 
-static void on_closed(uv_handle_t *handle) {
-    bolide_stream *s = handle->data;
-    bolide_loop_enter(s->loop);
-    drop_output(s); /* what was reserved after the close */
-    s->ops->on_close(s);
-}
-
 void bolide_stream_close(bolide_stream *s) {
     if (!(s->flags & BOLIDE_STREAM_OPEN)) {
         return;
@@ -495,5 +514,7 @@ void bolide_stream_close(bolide_stream *s) {
     if (s->ops->on_closing != NULL) {
         s->ops->on_closing(s);
     }
-    uv_close(&s->uv.handle, on_closed);
+    if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
+        uv_close(&s->uv.handle, on_closed);
+    }
 }

@@ -65,6 +65,7 @@ enum {
     BOLIDE_STREAM_FIN_SENT = 64,     /* the FIN was handed to the kernel */
     BOLIDE_STREAM_CLOSE_AFTER = 128, /* close after the output has left */
     BOLIDE_STREAM_BROKEN = 256,      /* an error was reported; output is discarded */
+    BOLIDE_STREAM_ALLOCATING = 512,  /* inside on_alloc: libuv must not be told to stop or close */
 };
 
 /* Prepare the struct and the uv handle (TCP, or a Unix socket with `pipe`). 0, or a negative uv code: then nothing
