@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import selectors
 import signal
 import socket
 import sys
@@ -25,21 +26,35 @@ __all__ = ["EventLoopPolicy", "Loop", "install", "new_event_loop", "run"]
 _T = TypeVar("_T")
 
 
+class _WatchedDescriptors:
+    """What asyncio's own transports ask a selector for their repr: which events of a descriptor are watched."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """The events watched of a descriptor. Raises KeyError when there are none."""
+        loop = self._loop()
+        events = loop._watched(fileobj) if loop is not None else 0
+        if not events:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return selectors.SelectorKey(fileobj, fileobj if isinstance(fileobj, int) else fileobj.fileno(), events, None)
+
+
 class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An asyncio event loop on libuv: every method of asyncio.AbstractEventLoop, as in the running CPython."""
 
     def __init__(self) -> None:
         # Not asyncio.SelectorEventLoop.__init__(): it would make a selector, which has no work here.
         base_events.BaseEventLoop.__init__(self)
+        self._selector = _WatchedDescriptors(self)
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._signal_handlers: dict[int, Any] = {}
         self._unix_server_sockets: dict[Any, Any] = {}
         self._make_self_pipe()
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}>"
-        )
+        return f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}>"
 
     # --- running --------------------------------------------------------------------------------------------------------
 

@@ -275,6 +275,7 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         return NULL;
     }
     loop->running = true;
+    loop->polls_skipped = SKIP_TURNS; /* each run looks at the kernel at least once */
     loop->thread_id = PyThread_get_thread_ident();
     do {
         run_turn(loop);
@@ -337,56 +338,96 @@ PyObject *bolide_loop_create_future(bolide_loop *loop) {
     return future;
 }
 
-/* The `context` keyword, the only one that the scheduling methods take. -1 with TypeError set for any other. */
-static int parse_context(bolide_loop *loop, const char *method, PyObject *const *values, PyObject *names,
-                         PyObject **context) {
-    *context = NULL;
-    Py_ssize_t count = names != NULL ? PyTuple_GET_SIZE(names) : 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name = PyTuple_GET_ITEM(names, i);
-        if (name != loop->st->str_context && PyUnicode_Compare(name, loop->st->str_context) != 0) {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method, name);
+/* The arguments of a scheduling method: `args` holds what it requires and the callback's own ones after that. */
+typedef struct {
+    PyObject *const *args;
+    Py_ssize_t nargs;
+    PyObject *context;  /* NULL or None: a copy of the current one */
+    PyObject *named[2]; /* when one of the required ones came by keyword: all of them */
+} bolide_call;
+
+/* The keyword `name`: a required argument by its place in `required`, or `required[count]` for the context. -1 with
+ * TypeError set for any other and for what was given by position too. */
+static int place_of(const char *method, PyObject *name, const char *const *required, Py_ssize_t count,
+                    Py_ssize_t nargs) {
+    for (Py_ssize_t i = 0; i <= count; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, i < count ? required[i] : "context") == 0) {
+            if (i < count && i < nargs) {
+                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument %R", method, name);
+                return -1;
+            }
+            return (int)i;
+        }
+    }
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method, name);
+    return -1;
+}
+
+static int parse_keywords(const char *method, const char *const *required, Py_ssize_t count, PyObject *names,
+                          bolide_call *call) {
+    PyObject *const *values = call->args + call->nargs;
+    bool by_keyword = false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        int place = place_of(method, PyTuple_GET_ITEM(names, i), required, count, call->nargs);
+        if (place < 0) {
             return -1;
         }
-        *context = values[i];
+        by_keyword = by_keyword || place < count;
+        *(place < count ? &call->named[place] : &call->context) = values[i];
     }
-    if (*context != NULL && *context != Py_None && !PyContext_CheckExact(*context)) {
+    if (by_keyword) {
+        memcpy(call->named, call->args, (size_t)call->nargs * sizeof(PyObject *));
+        call->args = call->named;
+        call->nargs = count;
+    }
+    if (call->context != NULL && call->context != Py_None && !PyContext_CheckExact(call->context)) {
         PyErr_Format(PyExc_TypeError, "%s(): context must be a contextvars.Context, not %.100s", method,
-                     Py_TYPE(*context)->tp_name);
+                     Py_TYPE(call->context)->tp_name);
         return -1;
     }
     return 0;
 }
 
-static int check_arity(const char *method, Py_ssize_t nargs, Py_ssize_t least) {
-    if (nargs < least) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at least %zd positional argument%s (%zd given)", method, least,
-                     least == 1 ? "" : "s", nargs);
+/* Parse the arguments of a method that requires the `count` (1 or 2) `required` ones. 0, or -1 with TypeError set. */
+static int parse_call(const char *method, const char *const *required, Py_ssize_t count, PyObject *const *args,
+                      Py_ssize_t nargs, PyObject *names, bolide_call *call) {
+    *call = (bolide_call){.args = args, .nargs = nargs};
+    if (names != NULL && parse_keywords(method, required, count, names, call) < 0) {
         return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i >= call->nargs || call->args[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s'", method, required[i]);
+            return -1;
+        }
     }
     return 0;
 }
+
+static const char *const SOON_REQUIRED[] = {"callback"};
+static const char *const LATER_REQUIRED[] = {"delay", "callback"};
+static const char *const AT_REQUIRED[] = {"when", "callback"};
 
 static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_loop *loop = (bolide_loop *)self;
-    PyObject *context;
-    if (check_arity("call_soon", nargs, 1) < 0 || parse_context(loop, "call_soon", args + nargs, names, &context) < 0 ||
-        bolide_loop_check_closed(loop) < 0 || (loop->debug && debug_checks(loop, args[0], "call_soon", true) < 0)) {
+    bolide_call call;
+    if (parse_call("call_soon", SOON_REQUIRED, 1, args, nargs, names, &call) < 0 ||
+        bolide_loop_check_closed(loop) < 0 ||
+        (loop->debug && debug_checks(loop, call.args[0], "call_soon", true) < 0)) {
         return NULL;
     }
-    return (PyObject *)push_soon(loop, args[0], args + 1, nargs - 1, context);
+    return (PyObject *)push_soon(loop, call.args[0], call.args + 1, call.nargs - 1, call.context);
 }
 
 static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_loop *loop = (bolide_loop *)self;
-    PyObject *context;
-    if (check_arity("call_soon_threadsafe", nargs, 1) < 0 ||
-        parse_context(loop, "call_soon_threadsafe", args + nargs, names, &context) < 0 ||
+    bolide_call call;
+    if (parse_call("call_soon_threadsafe", SOON_REQUIRED, 1, args, nargs, names, &call) < 0 ||
         bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, args[0], "call_soon_threadsafe", false) < 0)) {
+        (loop->debug && debug_checks(loop, call.args[0], "call_soon_threadsafe", false) < 0)) {
         return NULL;
     }
-    bolide_handle *handle = push_soon(loop, args[0], args + 1, nargs - 1, context);
+    bolide_handle *handle = push_soon(loop, call.args[0], call.args + 1, call.nargs - 1, call.context);
     if (handle != NULL) {
         bolide_loop_wake(loop);
     }
@@ -426,25 +467,25 @@ static double parse_seconds(PyObject *value, const char *method, const char *nam
 }
 
 static PyObject *schedule_timer(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *names,
-                                const char *method, const char *name, double base) {
-    PyObject *context;
-    if (check_arity(method, nargs, 2) < 0 || parse_context(loop, method, args + nargs, names, &context) < 0) {
+                                const char *method, const char *const *required, double base) {
+    bolide_call call;
+    if (parse_call(method, required, 2, args, nargs, names, &call) < 0) {
         return NULL;
     }
-    double seconds = parse_seconds(args[0], method, name);
+    double seconds = parse_seconds(call.args[0], method, required[0]);
     if ((seconds == -1 && PyErr_Occurred()) || bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, args[1], method, true) < 0)) {
+        (loop->debug && debug_checks(loop, call.args[1], method, true) < 0)) {
         return NULL;
     }
-    return push_timer(loop, base + seconds, args + 1, nargs - 1, context);
+    return push_timer(loop, base + seconds, call.args + 1, call.nargs - 1, call.context);
 }
 
 static PyObject *call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_later", "delay", bolide_loop_time());
+    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_later", LATER_REQUIRED, bolide_loop_time());
 }
 
 static PyObject *call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_at", "when", 0);
+    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_at", AT_REQUIRED, 0);
 }
 
 /* --- the other methods
@@ -734,23 +775,20 @@ static PyGetSetDef loop_getset[] = {
 
 static PyMethodDef loop_methods[] = {
     {"call_soon", FASTCALL_KEYWORDS(call_soon),
-     PyDoc_STR(
-         "call_soon($self, callback, /, *args, context=None)\n--\n\nCall callback(*args) on the next turn, in order "
-         "of registration, in context (a contextvars.Context; default: a copy of the current one).\n\nReturns a "
-         "Handle. Raises RuntimeError when the loop is closed. Source: asyncio.loop.call_soon.")},
+     PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\nCall callback(*args) on the next turn, in order "
+               "of registration, in context (a contextvars.Context; default: a copy of the current one).\n\nReturns a "
+               "Handle. Raises RuntimeError when the loop is closed. Source: asyncio.loop.call_soon.")},
     {"call_soon_threadsafe", FASTCALL_KEYWORDS(call_soon_threadsafe),
-     PyDoc_STR(
-         "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\nlike call_soon(), from any thread, "
-         "and wakes the loop.")},
+     PyDoc_STR("call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nlike call_soon(), from any thread, "
+               "and wakes the loop.")},
     {"call_later", FASTCALL_KEYWORDS(call_later),
      PyDoc_STR(
-         "call_later($self, delay, callback, /, *args, context=None)\n--\n\nCall callback(*args) after delay "
+         "call_later($self, delay, callback, *args, context=None)\n--\n\nCall callback(*args) after delay "
          "seconds, never earlier.\n\nReturns a TimerHandle. Raises TypeError when delay is None, RuntimeError when "
          "the loop is closed.")},
     {"call_at", FASTCALL_KEYWORDS(call_at),
-     PyDoc_STR(
-         "call_at($self, when, callback, /, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
-         "seconds of loop.time(). Returns a TimerHandle.")},
+     PyDoc_STR("call_at($self, when, callback, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
+               "seconds of loop.time(). Returns a TimerHandle.")},
     {"create_future", create_future, METH_NOARGS,
      PyDoc_STR("create_future()\n--\n\nA new asyncio.Future of this loop.")},
     {"create_task", FASTCALL_KEYWORDS(create_task),

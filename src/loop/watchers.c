@@ -404,6 +404,16 @@ static PyObject *ensure_fd_no_transport(PyObject *self, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
+/* loop._watched(fd): 1 for a reader, 2 for a writer, as selectors.EVENT_READ and EVENT_WRITE. */
+static PyObject *watched(PyObject *self, PyObject *arg) {
+    bolide_watchers *w = &((bolide_loop *)self)->watchers;
+    int fd = fileno_of(arg);
+    if (fd < 0) {
+        return NULL;
+    }
+    return PyLong_FromLong(fd < w->cap ? interest(&w->by_fd[fd]) : 0);
+}
+
 PyMethodDef bolide_watchers_methods[] = {
     {"add_reader", (PyCFunction)(void (*)(void))add_reader, METH_FASTCALL,
      PyDoc_STR(
@@ -421,6 +431,7 @@ PyMethodDef bolide_watchers_methods[] = {
     {"_add_writer", (PyCFunction)(void (*)(void))_add_writer, METH_FASTCALL, NULL},
     {"_remove_reader", _remove_reader, METH_O, NULL},
     {"_remove_writer", _remove_writer, METH_O, NULL},
+    {"_watched", watched, METH_O, NULL},
     {"_ensure_fd_no_transport", ensure_fd_no_transport, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

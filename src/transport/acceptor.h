@@ -1,7 +1,8 @@
 /* Accepts the connections of a listening socket for C owners, who embed one.
  *
  * It does so by itself, not by uv_listen(): when the process runs out of descriptors, libuv drops every connection that
- * waits, and spins when it cannot even do that. Here they stay in the kernel's queue and are tried again after a second.
+ * waits, and spins when it cannot even do that. Here they stay in the kernel's queue and are tried again after a
+ * second.
  *
  * All functions need the GIL; callbacks run with the GIL held and may close the acceptor. */
 #ifndef BOLIDE_TRANSPORT_ACCEPTOR_H

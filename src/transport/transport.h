@@ -37,9 +37,9 @@ typedef struct {
     unsigned flags;           /* TRANSPORT_* of transport.c */
 } bolide_transport;
 
-/* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now the
- * transport's, even on failure. It does nothing before bolide_transport_start(). New reference, or NULL with an exception
- * set. */
+/* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now
+ * the transport's, even on failure. It does nothing before bolide_transport_start(). New reference, or NULL with an
+ * exception set. */
 bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd, bool pipe, PyObject *protocol,
                                        PyObject *server, PyObject *extra);
 

@@ -45,7 +45,10 @@ class Outcome:
 
 def run_module(loop: str, module: str, limit: float) -> Outcome:
     began = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(":")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(":"),
+    }
     command = [sys.executable, str(HERE / "cpython_child.py"), LOOPS[loop], module]
     with tempfile.TemporaryDirectory(prefix="bolide-conformance-") as folder:
         child = subprocess.Popen(
@@ -116,7 +119,9 @@ def print_table(loops: list[str], outcomes: dict[str, dict[str, Outcome]]) -> No
 
 
 def report(loops: list[str], outcomes: dict[str, dict[str, Outcome]], verbose: bool) -> int:
-    left_out = {name: why for by_loop in outcomes.values() for o in by_loop.values() for name, why in o.left_out.items()}
+    left_out = {
+        name: why for by_loop in outcomes.values() for o in by_loop.values() for name, why in o.left_out.items()
+    }
     for loop in loops:
         failures = [failure for by_loop in outcomes.values() for failure in by_loop[loop].failures]
         if failures:
@@ -157,15 +162,24 @@ def chosen_loops(asked: Iterable[str] | None) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--loop", action="append", choices=LOOPS, help="a loop to run on (default: all that are installed)")
-    parser.add_argument("--limit", type=float, default=120, help="seconds that a module may take (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="modules at a time (default: %(default)s)")
+    parser.add_argument(
+        "--loop", action="append", choices=LOOPS, help="a loop to run on (default: all that are installed)"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=120, help="seconds that a module may take (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="modules at a time (default: %(default)s)"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="print the traceback of each failure")
     parser.add_argument("module", nargs="*", help="test modules (default: all that are about a loop)")
     options = parser.parse_args()
     if not is_there("test.test_asyncio"):
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        print(f"error: this Python has no test.test_asyncio; Debian's package is libpython{version}-testsuite", file=sys.stderr)
+        print(
+            f"error: this Python has no test.test_asyncio; Debian's package is libpython{version}-testsuite",
+            file=sys.stderr,
+        )
         return 2
     unknown = set(options.module) - set(CLASSES)
     if unknown:

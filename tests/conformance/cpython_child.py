@@ -42,8 +42,6 @@ def replace_loop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     for name in ("SelectorEventLoop", "EventLoop"):
         if hasattr(asyncio, name):
             setattr(asyncio, name, SelectorEventLoop)
-    for namespace in (asyncio, asyncio.events):
-        namespace.new_event_loop = factory
     for name in ("_UnixDefaultEventLoopPolicy", "_DefaultEventLoopPolicy"):
         policy = getattr(asyncio.unix_events, name, None)
         if policy is not None:

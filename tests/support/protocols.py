@@ -83,9 +83,7 @@ async def connected(make: Callable[[], Recorder] = Recorder) -> tuple[Recorder, 
     return protocol, peer
 
 
-async def connected_pair(
-    make: Callable[[], Recorder] = Recorder, kind: str = "tcp"
-) -> tuple[Recorder, Recorder]:
+async def connected_pair(make: Callable[[], Recorder] = Recorder, kind: str = "tcp") -> tuple[Recorder, Recorder]:
     """Two protocols, one on each end of a TCP connection or of a Unix socket pair."""
     loop = asyncio.get_running_loop()
     if kind == "unix":
