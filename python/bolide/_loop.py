@@ -1,8 +1,8 @@
 """bolide.Loop and the ways to make it asyncio's loop.
 
-What is hot lives in C (`_core.Loop`), which comes first in the method resolution order. The rest (address resolution, happy
-eyeballs, servers, executors, exception handlers, ...) is the running CPython's own code, inherited: signatures, errors and
-warnings are then those of the running version.
+What is hot lives in C (`_core.Loop`), which comes first in the method resolution order. The rest (address resolution,
+happy eyeballs, servers, executors, exception handlers, ...) is the running CPython's own code, inherited: signatures,
+errors and warnings are then those of the running version.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}>"
 
-    # --- running --------------------------------------------------------------------------------------------------------
+    # --- running ------------------------------------------------------------------------------------------------------
 
     def run_forever(self) -> None:
         """Run until stop() is called.
@@ -100,7 +100,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         if not handle.cancelled():
             self.call_soon_threadsafe(handle._run)  # type: ignore[attr-defined]
 
-    # --- closing --------------------------------------------------------------------------------------------------------
+    # --- closing ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the loop and everything still open on it, without calling protocols. Idempotent.
@@ -120,7 +120,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         base_events.BaseEventLoop.close(self)
         self._close()
 
-    # --- servers and connections ----------------------------------------------------------------------------------------
+    # --- servers and connections --------------------------------------------------------------------------------------
 
     def _start_serving(
         self,

@@ -2,9 +2,9 @@
 """Hold event loops against CPython's own asyncio tests: `cpython.py [--loop NAME]... [test module]...`
 
 Runs the test.test_asyncio of the interpreter that runs this, each module in a process and a temporary folder of its
-own with a time limit, on asyncio's loop, on uvloop (when it is installed) and on bolide, and prints a table. A crash or a
-hang counts as one failure, and the tests that it kept from running are not counted as passed. cpython_skips.py lists what
-is left out, for every loop alike. The exit status says whether bolide passed all.
+own with a time limit, on asyncio's loop, on uvloop (when it is installed) and on bolide, and prints a table. A crash
+or a hang counts as one failure, and the tests that it kept from running are not counted as passed. cpython_skips.py
+lists what is left out, for every loop alike. The exit status says whether bolide passed all.
 
 test.test_asyncio is a part of CPython, but some distributions package it apart; Debian's name for it is
 libpython3.X-testsuite.
@@ -162,17 +162,12 @@ def chosen_loops(asked: Iterable[str] | None) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--loop", action="append", choices=LOOPS, help="a loop to run on (default: all that are installed)"
-    )
-    parser.add_argument(
-        "--limit", type=float, default=120, help="seconds that a module may take (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="modules at a time (default: %(default)s)"
-    )
-    parser.add_argument("-v", "--verbose", action="store_true", help="print the traceback of each failure")
-    parser.add_argument("module", nargs="*", help="test modules (default: all that are about a loop)")
+    add = parser.add_argument
+    add("--loop", action="append", choices=LOOPS, help="a loop to run on (default: all that are installed)")
+    add("--limit", type=float, default=120, help="seconds that a module may take (default: %(default)s)")
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="modules at a time (default: %(default)s)")
+    add("-v", "--verbose", action="store_true", help="print the traceback of each failure")
+    add("module", nargs="*", help="test modules (default: all that are about a loop)")
     options = parser.parse_args()
     if not is_there("test.test_asyncio"):
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -1,7 +1,7 @@
 """The loop under test, in this process or in one of its own.
 
-BOLIDE_TEST_LOOP names the module whose new_event_loop() makes it: "bolide" (the default) or "asyncio" or "uvloop", which
-shows that a test states what asyncio promises.
+BOLIDE_TEST_LOOP names the module whose new_event_loop() makes it: "bolide" (the default) or "asyncio" or "uvloop",
+which shows that a test states what asyncio promises.
 """
 
 import asyncio

@@ -2,9 +2,11 @@
 
 import array
 import asyncio
+import contextlib
 import contextvars
 import errno
 import gc
+import inspect
 import socket
 import struct
 import weakref
@@ -29,8 +31,6 @@ def with_loop(coroutine):
     test.__name__, test.__doc__ = coroutine.__name__, coroutine.__doc__
     test.pytestmark = getattr(coroutine, "pytestmark", [])
     names = coroutine.__code__.co_varnames[: coroutine.__code__.co_argcount]
-    import inspect
-
     test.__signature__ = inspect.Signature(
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("loop", *names)]
     )
@@ -646,10 +646,8 @@ async def test_closing_in_every_callback():
 
 
 def drain(peer):
-    try:
+    with contextlib.suppress(ConnectionResetError):
         receive_all(peer)
-    except ConnectionResetError:
-        pass
 
 
 @with_loop
