@@ -5,7 +5,7 @@
 set -eu
 pythons=${SID_PYTHONS:-3.14 3.15}
 root=${SID_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/bolide/sid}
-packages=gcc,libc6-dev,make,zlib1g-dev,pkg-config,ca-certificates,libuv1-dev,libllhttp-dev
+packages=gcc,libc6-dev,make,zlib1g-dev,pkg-config,ca-certificates,iproute2,libuv1-dev,libllhttp-dev
 for version in $pythons; do
     packages=$packages,python$version,python$version-dev,python$version-venv
 done

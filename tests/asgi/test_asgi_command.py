@@ -1,6 +1,6 @@
 """The command: its options, and what it says when something is wrong."""
 
-import os
+import shutil
 import re
 import signal
 import socket
@@ -247,7 +247,7 @@ def test_host_by_name():
             assert connection.get("/text").body == b"some text"
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="needs Linux's /proc")
+@pytest.mark.skipif(shutil.which("ss") is None, reason="needs ss, of iproute2")
 def test_backlog():
     with ServerProcess("apps:app", "--backlog", "7") as server:
         port = server.address[1]
