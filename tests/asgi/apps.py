@@ -919,6 +919,20 @@ async def lifespan_startup_fails_silently(scope, receive, send):
     await send({"type": "lifespan.startup.failed"})
 
 
+async def lifespan_startup_hangs(scope, receive, send):
+    """Never complete the startup."""
+    await receive()
+    await asyncio.Event().wait()
+
+
+async def lifespan_shutdown_hangs(scope, receive, send):
+    """Start well, never complete the shutdown."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await asyncio.Event().wait()
+
+
 async def lifespan_shutdown_fails(scope, receive, send):
     """Start well, fail at shutdown."""
     if scope["type"] != "lifespan":

@@ -4,7 +4,7 @@ import ast
 import signal
 
 import pytest
-from support import ServerProcess, uvicorn_differs
+from support import KIND, ServerProcess, uvicorn_differs
 from support.server import exit_status_of
 
 
@@ -122,6 +122,24 @@ def test_shutdown_that_fails_is_logged(server_factory):
     server.stop()
     assert "could not flush" in server.log.text
     assert "Application shutdown failed. Exiting." in server.log.text
+
+
+@uvicorn_differs("cannot be stopped by signals before the startup is complete")
+def test_startup_that_hangs_can_be_interrupted(server_factory):
+    """The first SIGINT asks to stop after the startup, the second does not wait for it."""
+    server = server_factory("apps:lifespan_startup_hangs", wait=False)
+    server.log.wait_for("Waiting for application startup")
+    server.send_signal(signal.SIGINT)
+    server.log.wait_for("CTRL\\+C to force quit", timeout=5)
+    assert server.stop(signal.SIGINT) == 3
+
+
+@pytest.mark.skipif(KIND == "uvicorn", reason="uvicorn hangs")
+def test_shutdown_that_hangs_can_be_interrupted(server_factory):
+    server = server_factory("apps:lifespan_shutdown_hangs")
+    server.send_signal(signal.SIGINT)
+    server.log.wait_for("Waiting for application shutdown")
+    server.stop(signal.SIGINT)
 
 
 @uvicorn_differs("ends with 0 all the same")

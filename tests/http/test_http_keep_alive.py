@@ -89,6 +89,18 @@ def test_half_close_after_the_request(server):
         assert connection.closed_by_peer()
 
 
+@uvicorn_differs("drops the connection")
+def test_half_close_while_the_app_works(server, apps, key):
+    with server.connect() as connection:
+        connection.send_request("GET", f"/gate?key={key}")
+        connection.socket.shutdown(socket.SHUT_WR)
+        apps.wait(f"{key}.started")
+        server.get("/text")
+        apps.set(f"{key}.release")
+        assert connection.read_response().text == f"released {key}"
+        assert connection.closed_by_peer()
+
+
 def test_empty_lines_before_a_request(connection):
     """RFC 9112, 2.2: a server should ignore at least one empty line before the request line."""
     connection.get("/text")
