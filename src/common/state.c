@@ -13,6 +13,7 @@ static const import_spec IMPORTS[] = {
     {"asyncio", "CancelledError", SLOT(asyncio_CancelledError)},
     {"asyncio", "BufferedProtocol", SLOT(asyncio_BufferedProtocol)},
     {"asyncio", "Transport", SLOT(asyncio_Transport)},
+    {"asyncio", "DatagramTransport", SLOT(asyncio_DatagramTransport)},
     {"asyncio.trsock", "TransportSocket", SLOT(asyncio_TransportSocket)},
     {"asyncio", "BaseEventLoop", SLOT(asyncio_BaseEventLoop)},
     {"asyncio.format_helpers", "_format_callback_source", SLOT(asyncio_format_callback)},
@@ -93,6 +94,7 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
     Py_VISIT(st->TimerHandleType);
     Py_VISIT(st->StreamTransportType);
     Py_VISIT(st->SockOperationType);
+    Py_VISIT(st->DatagramTransportType);
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
         Py_VISIT(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
@@ -108,6 +110,7 @@ void bolide_state_clear(bolide_state *st) {
     Py_CLEAR(st->TimerHandleType);
     Py_CLEAR(st->StreamTransportType);
     Py_CLEAR(st->SockOperationType);
+    Py_CLEAR(st->DatagramTransportType);
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
         Py_CLEAR(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
@@ -125,8 +128,8 @@ bolide_state *bolide_state_of_type(PyTypeObject *type) {
     return module == NULL ? NULL : bolide_state_of(module);
 }
 
-int bolide_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot, bool publish) {
-    PyObject *type = PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
+int bolide_add_type(PyObject *module, PyType_Spec *spec, PyObject *bases, PyTypeObject **slot, bool publish) {
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, bases);
     if (type == NULL) {
         return -1;
     }

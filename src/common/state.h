@@ -26,25 +26,27 @@ typedef struct bolide_state {
     PyTypeObject *TimerHandleType;
     PyTypeObject *StreamTransportType;
     PyTypeObject *SockOperationType;
+    PyTypeObject *DatagramTransportType;
 
     /* Borrowed from asyncio and the standard library at import. */
-    PyObject *asyncio_Future;           /* asyncio.Future */
-    PyObject *asyncio_Task;             /* asyncio.Task */
-    PyObject *asyncio_CancelledError;   /* asyncio.CancelledError */
-    PyObject *asyncio_BufferedProtocol; /* asyncio.BufferedProtocol */
-    PyObject *asyncio_Transport;        /* asyncio.Transport */
-    PyObject *asyncio_TransportSocket;  /* asyncio.trsock.TransportSocket */
-    PyObject *asyncio_BaseEventLoop;    /* asyncio.BaseEventLoop */
-    PyObject *asyncio_create_task;      /* asyncio.BaseEventLoop.create_task */
-    PyObject *asyncio_format_callback;  /* asyncio.format_helpers._format_callback_source */
-    PyObject *asyncio_format_handle;    /* asyncio.base_events._format_handle */
-    PyObject *asyncio_extract_stack;    /* asyncio.format_helpers.extract_stack */
-    PyObject *asyncio_SendfileMode;     /* asyncio.constants._SendfileMode */
-    PyObject *asyncio_TRY_NATIVE;       /* asyncio.constants._SendfileMode.TRY_NATIVE */
-    PyObject *asyncio_logger;           /* asyncio.log.logger */
-    PyObject *ssl_SSLSocket;            /* ssl.SSLSocket, or an empty tuple in a Python without ssl */
-    PyObject *socket_socket;            /* socket.socket */
-    PyObject *empty_bytes;              /* b"" */
+    PyObject *asyncio_Future;            /* asyncio.Future */
+    PyObject *asyncio_Task;              /* asyncio.Task */
+    PyObject *asyncio_CancelledError;    /* asyncio.CancelledError */
+    PyObject *asyncio_BufferedProtocol;  /* asyncio.BufferedProtocol */
+    PyObject *asyncio_Transport;         /* asyncio.Transport */
+    PyObject *asyncio_DatagramTransport; /* asyncio.DatagramTransport */
+    PyObject *asyncio_TransportSocket;   /* asyncio.trsock.TransportSocket */
+    PyObject *asyncio_BaseEventLoop;     /* asyncio.BaseEventLoop */
+    PyObject *asyncio_create_task;       /* asyncio.BaseEventLoop.create_task */
+    PyObject *asyncio_format_callback;   /* asyncio.format_helpers._format_callback_source */
+    PyObject *asyncio_format_handle;     /* asyncio.base_events._format_handle */
+    PyObject *asyncio_extract_stack;     /* asyncio.format_helpers.extract_stack */
+    PyObject *asyncio_SendfileMode;      /* asyncio.constants._SendfileMode */
+    PyObject *asyncio_TRY_NATIVE;        /* asyncio.constants._SendfileMode.TRY_NATIVE */
+    PyObject *asyncio_logger;            /* asyncio.log.logger */
+    PyObject *ssl_SSLSocket;             /* ssl.SSLSocket, or an empty tuple in a Python without ssl */
+    PyObject *socket_socket;             /* socket.socket */
+    PyObject *empty_bytes;               /* b"" */
 
 #define BOLIDE_STR(name) PyObject *str_##name;
     BOLIDE_STRINGS(BOLIDE_STR)
@@ -74,8 +76,8 @@ void bolide_state_release(bolide_state *st);
 int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg);
 void bolide_state_clear(bolide_state *st);
 
-/* Make a heap type from `spec` with `base` (or NULL), bind it to `module` and store it in *slot; `publish` also makes
- * it an attribute of the module. 0, or -1 with an exception set. */
-int bolide_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot, bool publish);
+/* Make a heap type from `spec` with `bases` (a type, a tuple of types, or NULL), bind it to `module` and store it in
+ * *slot; `publish` also makes it an attribute of the module. 0, or -1 with an exception set. */
+int bolide_add_type(PyObject *module, PyType_Spec *spec, PyObject *bases, PyTypeObject **slot, bool publish);
 
 #endif

@@ -16,6 +16,8 @@
     X(connection_made)                                                                                                 \
     X(context)                                                                                                         \
     X(data_received)                                                                                                   \
+    X(error_received)                                                                                                  \
+    X(datagram_received)                                                                                               \
     X(detach)                                                                                                          \
     X(done)                                                                                                            \
     X(eager_start)                                                                                                     \

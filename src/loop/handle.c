@@ -460,5 +460,5 @@ int bolide_handle_init(PyObject *module, bolide_state *st) {
     if (bolide_add_type(module, &handle_spec, NULL, &st->HandleType, true) < 0) {
         return -1;
     }
-    return bolide_add_type(module, &timer_spec, st->HandleType, &st->TimerHandleType, true);
+    return bolide_add_type(module, &timer_spec, (PyObject *)st->HandleType, &st->TimerHandleType, true);
 }

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "loop/sock.h"
+#include "transport/datagram.h"
 #include "transport/stream.h"
 #include "transport/transport.h"
 
@@ -848,7 +849,7 @@ int bolide_loop_init(PyObject *module, bolide_state *st) {
         return -1;
     }
     if (add_methods(module, st, bolide_watchers_methods) < 0 || add_methods(module, st, bolide_sock_methods) < 0 ||
-        add_methods(module, st, bolide_transport_methods) < 0) {
+        add_methods(module, st, bolide_datagram_methods) < 0 || add_methods(module, st, bolide_transport_methods) < 0) {
         return -1;
     }
     return 0;

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/sockaddr.h"
+#include "transport/watermarks.h"
 
 #define LOST_WRITES_LOGGED 5
 
@@ -614,31 +615,10 @@ static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ign
 }
 
 static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"high", "low", NULL};
     bolide_transport *t = (bolide_transport *)self;
-    PyObject *high_arg = Py_None, *low_arg = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high_arg, &low_arg)) {
+    if (bolide_parse_watermarks(args, kwargs, BOLIDE_HIGH_WATER, &t->stream.high_water, &t->stream.low_water) < 0) {
         return NULL;
     }
-    Py_ssize_t low = low_arg != Py_None ? PyNumber_AsSsize_t(low_arg, PyExc_OverflowError) : 0;
-    if (low == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    Py_ssize_t high = low_arg != Py_None ? 4 * low : BOLIDE_HIGH_WATER;
-    if (high_arg != Py_None) {
-        high = PyNumber_AsSsize_t(high_arg, PyExc_OverflowError);
-        if (high == -1 && PyErr_Occurred()) {
-            return NULL;
-        }
-    }
-    if (low_arg == Py_None) {
-        low = high / 4;
-    }
-    if (!(high >= low && low >= 0)) {
-        return PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
-    }
-    t->stream.high_water = (size_t)high;
-    t->stream.low_water = (size_t)low;
     if (bolide_stream_is_open(&t->stream) && t->stream.pending > t->stream.high_water) {
         t->stream.flags |= BOLIDE_STREAM_FULL;
         maybe_pause_protocol(t);
@@ -978,7 +958,7 @@ int bolide_transport_init(PyObject *module, bolide_state *st) {
         Py_DECREF(base);
         return -1;
     }
-    int status = bolide_add_type(module, &transport_spec, (PyTypeObject *)base, &st->StreamTransportType, true);
+    int status = bolide_add_type(module, &transport_spec, base, &st->StreamTransportType, true);
     Py_DECREF(base);
     return status;
 }

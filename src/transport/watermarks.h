@@ -1,0 +1,13 @@
+/* The marks of transport.set_write_buffer_limits(). */
+#ifndef BOLIDE_TRANSPORT_WATERMARKS_H
+#define BOLIDE_TRANSPORT_WATERMARKS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+
+/* Parse (high=None, low=None), in bytes, with asyncio's defaults: low is a quarter of high, high four times low or
+ * `fallback`. 0, or -1 with TypeError, OverflowError or ValueError set and nothing changed. */
+int bolide_parse_watermarks(PyObject *args, PyObject *kwargs, size_t fallback, size_t *high, size_t *low);
+
+#endif
