@@ -254,14 +254,22 @@ static void run_ready(bolide_loop *loop) {
     }
 }
 
+/* What was scheduled goes before what the kernel reports, the order that asyncio keeps. A run that begins after stop()
+ * is one turn, in which the kernel is asked first. */
 static void run_turn(bolide_loop *loop) {
-    poll_kernel(loop);
+    bool single = loop->stopping;
+    if (single) {
+        poll_kernel(loop);
+    }
     if (expire_timers(loop) < 0) {
         bolide_loop_set_fatal(loop);
     }
     run_ready(loop);
     if (loop->flush_first != NULL) {
         bolide_loop_flush(loop);
+    }
+    if (!loop->stopping && loop->fatal == NULL) {
+        poll_kernel(loop);
     }
 }
 
@@ -281,6 +289,7 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     do {
         run_turn(loop);
     } while (!loop->stopping && loop->fatal == NULL);
+    bolide_loop_flush(loop);
     loop->stopping = false;
     loop->running = false;
     loop->thread_id = 0;

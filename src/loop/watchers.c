@@ -93,7 +93,7 @@ static int ensure_room(bolide_watchers *w, int fd) {
 
 static int interest(const bolide_watcher *watcher) {
     return (watcher->reader != NULL || watcher->waiters[0] != NULL ? BOLIDE_READABLE : 0) |
-           (watcher->writer != NULL || watcher->waiters[1] != NULL ? BOLIDE_WRITABLE : 0) | watcher->owner_events;
+           (watcher->writer != NULL || watcher->waiters[1] != NULL ? BOLIDE_WRITABLE : 0);
 }
 
 static int side_of(int event) {
@@ -232,27 +232,6 @@ int bolide_watchers_wait(bolide_loop *loop, PyObject *sock, int fd, int event, P
     return 0;
 }
 
-int bolide_watchers_own(bolide_loop *loop, int fd, int events, bolide_watch_callback callback, void *owner) {
-    bolide_watchers *w = &loop->watchers;
-    if (check_descriptor(w, fd) < 0) {
-        return -1;
-    }
-    bolide_watcher *watcher = &w->by_fd[fd];
-    watcher->callback = callback;
-    watcher->owner = owner;
-    watcher->owner_events = events;
-    int wanted = interest(watcher);
-    int status = wanted != watcher->armed ? bolide_fdset_change(w->fd, fd, watcher->armed, wanted) : 0;
-    watcher->armed = wanted;
-    Py_CLEAR(watcher->sock_ref);
-    if (status < 0 && events != 0) {
-        watcher->armed = watcher->owner_events = 0;
-        bolide_error_set(status);
-        return -1;
-    }
-    return 0;
-}
-
 void bolide_watchers_forget(bolide_loop *loop, int fd, int event, PyObject *future) {
     if (fd >= 0 && fd < loop->watchers.cap) {
         PyObject **slot = &loop->watchers.by_fd[fd].waiters[side_of(event)];
@@ -310,13 +289,6 @@ static void dispatch_one(bolide_loop *loop, bolide_fd_event event) {
     int wanted = interest(watcher);
     if (event.events & ~wanted & (watcher->armed != 0 ? watcher->armed : event.events)) {
         disarm(loop, event.fd);
-    }
-    if (event.events & watcher->owner_events) {
-        watcher->callback(watcher->owner, event.fd, event.events & watcher->owner_events);
-        if (event.fd >= loop->watchers.cap) {
-            return; /* it closed the loop */
-        }
-        watcher = &loop->watchers.by_fd[event.fd];
     }
     bolide_handle *writer = watcher->writer;
     if (event.events & BOLIDE_READABLE) {

@@ -15,18 +15,12 @@ enum {
     BOLIDE_WRITABLE = 2,
 };
 
-/* A C owner's callback: `events` are ready on `fd`. The GIL is held. */
-typedef void (*bolide_watch_callback)(void *owner, int fd, int events);
-
 typedef struct {
     bolide_handle *reader, *writer; /* strong, or NULL */
     PyObject *waiters[2]; /* futures of one-time waits (sock_recv() and its kin): to read, to write; or NULL */
     PyObject *sock_ref;   /* weakref to the socket whose wait armed the descriptor, or NULL */
-    bolide_watch_callback callback; /* a C owner's, or NULL */
-    void *owner;                    /* its argument */
-    int owner_events;               /* what it waits for */
-    PyObject *transport;            /* borrowed: the open transport that owns this descriptor, or NULL */
-    int armed;                      /* what the kernel watches: may be more than is waited for, see below */
+    PyObject *transport;  /* borrowed: the open transport that owns this descriptor, or NULL */
+    int armed;            /* what the kernel watches: may be more than is waited for, see below */
 } bolide_watcher;
 
 typedef struct {
@@ -54,10 +48,6 @@ int bolide_watchers_wait(struct bolide_loop *loop, PyObject *sock, int fd, int e
 
 /* `future` waits no longer. */
 void bolide_watchers_forget(struct bolide_loop *loop, int fd, int event, PyObject *future);
-
-/* Call callback(owner, fd, events) whenever one of `events` (0: no more) is ready on `fd`. 0, or -1 with an exception
- * set. */
-int bolide_watchers_own(struct bolide_loop *loop, int fd, int events, bolide_watch_callback callback, void *owner);
 
 /* RuntimeError, and -1, when an open transport owns `fd`. */
 int bolide_watchers_check_free(struct bolide_loop *loop, int fd);

@@ -2,14 +2,17 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <structmember.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/error.h"
 #include "common/sockaddr.h"
 #include "loop/loop.h"
+#include "transport/protocol.h"
 #include "transport/watermarks.h"
 
 #ifndef MSG_NOSIGNAL
@@ -17,10 +20,13 @@
 #endif
 
 #define HIGH_WATER         (64 * 1024)
-#define HEADER_COST        8  /* what a queued datagram counts beyond its bytes, as in asyncio */
-#define BATCH              16 /* datagrams read before other work gets its turn */
-#define PEERS              16 /* addresses remembered with their tuples */
+#define HEADER_COST        8     /* what a queued datagram counts beyond its bytes, as in asyncio */
+#define BATCH              4     /* datagrams read before other work gets its turn */
+#define DATAGRAM_MAX       65536 /* more than any datagram has */
+#define PEERS              16    /* addresses remembered with their tuples */
 #define LOST_WRITES_LOGGED 5
+
+_Static_assert(BOLIDE_READ_BUF >= BATCH * DATAGRAM_MAX, "a batch of datagrams fits in the loop's buffer");
 
 enum {
     DATAGRAM_CLOSING = 1,
@@ -43,8 +49,9 @@ typedef struct {
 typedef struct {
     PyObject_HEAD PyObject *extra; /* dict; the slot `_extra` of asyncio.BaseTransport */
     bolide_resource resource;      /* while open; the loop holds a reference with it */
-    bolide_loop *loop;             /* strong */
-    PyObject *sock;                /* socket.socket */
+    uv_poll_t poll;    /* of a duplicate of the descriptor: libuv aborts when one is closed behind its back */
+    bolide_loop *loop; /* strong */
+    PyObject *sock;    /* socket.socket */
     PyObject *protocol;
     PyObject *context; /* contextvars.Context of the protocol's callbacks */
     PyObject *address; /* the remote address given to create_datagram_endpoint(), or None */
@@ -55,8 +62,11 @@ typedef struct {
     size_t queued; /* bytes in `queue`, headers included */
     size_t high_water, low_water;
     unsigned lost_writes;
-    unsigned flags; /* DATAGRAM_* */
-    int fd;
+    unsigned flags;  /* DATAGRAM_* */
+    int fd;          /* of `sock` */
+    int poll_fd;     /* of `poll` */
+    int polled;      /* the events that `poll` waits for */
+    bool in_context; /* a method of the protocol is being called */
 } datagram;
 
 static datagram *of_resource(bolide_resource *res) {
@@ -66,27 +76,10 @@ static datagram *of_resource(bolide_resource *res) {
 /* --- calling the protocol
  * ------------------------------------------------------------------------------------------------------ */
 
-/* protocol.<name>(a, b) in the transport's context, absent arguments NULL. New reference or NULL with an exception set.
- */
-static PyObject *call_protocol(datagram *t, PyObject *name, PyObject *a, PyObject *b) {
-    if (PyContext_Enter(t->context) < 0) {
-        return NULL;
-    }
-    PyObject *protocol = Py_NewRef(t->protocol);
-    PyObject *args[4] = {NULL, protocol, a, b};
-    size_t nargs = a == NULL ? 1 : b == NULL ? 2 : 3;
-    PyObject *result = PyObject_VectorcallMethod(name, args + 1, nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    Py_DECREF(protocol);
-    if (PyContext_Exit(t->context) < 0) {
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
 /* What a protocol's method raises is reported; the transport lives on. */
 static void notify(datagram *t, PyObject *name, PyObject *a, PyObject *b) {
     Py_INCREF(t);
-    PyObject *result = call_protocol(t, name, a, b);
+    PyObject *result = bolide_protocol_call(t->protocol, t->context, &t->in_context, name, a, b);
     if (result == NULL) {
         bolide_loop_report(t->loop, "Exception in a method of the datagram protocol", "transport", (PyObject *)t);
     }
@@ -108,10 +101,17 @@ static void notify_error(datagram *t, int err) {
  * -------------------------------------------------------------------------------------------------------------------
  */
 
+static void on_closed(uv_handle_t *handle) {
+    datagram *t = handle->data;
+    bolide_loop_enter(t->loop);
+    close(t->poll_fd);
+    Py_DECREF(t); /* libuv's */
+}
+
 static void release(datagram *t) {
-    (void)bolide_watchers_own(t->loop, t->fd, 0, NULL, NULL);
     (void)bolide_watchers_set_transport(t->loop, t->fd, NULL);
     bolide_resource_remove(&t->resource);
+    uv_close((uv_handle_t *)&t->poll, on_closed);
 }
 
 static PyObject *connection_lost(PyObject *self, PyObject *exception) {
@@ -136,11 +136,10 @@ static void lose(datagram *t, PyObject *exception) {
     release(t);
     PyObject *method = PyObject_GetAttrString((PyObject *)t, "_call_connection_lost");
     PyObject *args[1] = {exception != NULL ? exception : Py_None};
-    if (method == NULL || bolide_loop_schedule(t->loop, method, args, 1, t->context) < 0) {
+    if (method == NULL || bolide_loop_schedule(t->loop, method, args, 1, NULL) < 0) {
         bolide_loop_report(t->loop, "scheduling connection_lost() failed", "transport", (PyObject *)t);
     }
     Py_XDECREF(method);
-    Py_DECREF(t); /* the loop's */
 }
 
 static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
@@ -160,7 +159,6 @@ static void resource_close(bolide_resource *res) {
     }
     Py_XDECREF(result);
     PyErr_Restore(type, value, traceback);
-    Py_DECREF(t);
 }
 
 /* --- addresses
@@ -286,12 +284,21 @@ static void send_failed(datagram *t) {
     Py_XDECREF(traceback);
 }
 
-static void on_ready(void *owner, int fd, int events);
+static void on_ready(uv_poll_t *poll, int status, int events);
 
+/* Wait for what is of use now. 0, or -1 with OSError set. */
 static int watch(datagram *t) {
-    int events =
-        (t->flags & DATAGRAM_CLOSING ? 0 : BOLIDE_READABLE) | (PyList_GET_SIZE(t->queue) > 0 ? BOLIDE_WRITABLE : 0);
-    return bolide_watchers_own(t->loop, t->fd, events, on_ready, t);
+    int events = (t->flags & DATAGRAM_CLOSING ? 0 : UV_READABLE) | (PyList_GET_SIZE(t->queue) > 0 ? UV_WRITABLE : 0);
+    if (events == t->polled || (t->flags & DATAGRAM_LOST)) {
+        return 0;
+    }
+    int status = events != 0 ? uv_poll_start(&t->poll, events, on_ready) : uv_poll_stop(&t->poll);
+    if (status < 0) {
+        bolide_error_set(status);
+        return -1;
+    }
+    t->polled = events;
+    return 0;
 }
 
 static void flow(datagram *t) {
@@ -342,41 +349,96 @@ static void send_queued(datagram *t) {
  * ---------------------------------------------------------------------------------------------------------------------
  */
 
+/* Steals `data`, which is NULL with an exception set when there was no memory for it. */
+static void deliver(datagram *t, PyObject *data, const struct sockaddr_storage *address, socklen_t len) {
+    PyObject *from = data != NULL ? address_object(t, address, len) : NULL;
+    if (from != NULL) {
+        notify(t, t->loop->st->str_datagram_received, data, from);
+    } else {
+        bolide_loop_report(t->loop, "Fatal read error on datagram transport", "transport", (PyObject *)t);
+    }
+    Py_XDECREF(data);
+    Py_XDECREF(from);
+}
+
+static bool may_receive(const datagram *t) {
+    return !(t->flags & DATAGRAM_CLOSING) && t->loop->fatal == NULL && !t->loop->closed;
+}
+
+static void receive_failed(datagram *t, int err) {
+    if (err != EAGAIN && err != EWOULDBLOCK && err != EINTR) {
+        notify_error(t, err);
+    }
+}
+
+#ifdef __linux__
+
+/* Several datagrams a system call; fewer than asked for means that the socket is empty. */
 static void receive(datagram *t) {
-    for (int i = 0; i < BATCH && !(t->flags & DATAGRAM_CLOSING); i++) {
-        struct sockaddr_storage address;
-        socklen_t len = sizeof(address);
-        ssize_t got =
-            recvfrom(t->fd, t->loop->read_buf, BOLIDE_READ_BUF, MSG_DONTWAIT, (struct sockaddr *)&address, &len);
-        if (got < 0) {
-            if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
-                notify_error(t, errno);
-            }
-            return;
-        }
-        PyObject *data = PyBytes_FromStringAndSize(t->loop->read_buf, got);
-        PyObject *from = address_object(t, &address, len);
-        if (data != NULL && from != NULL) {
-            notify(t, t->loop->st->str_datagram_received, data, from);
+    struct mmsghdr messages[BATCH];
+    struct iovec parts[BATCH];
+    struct sockaddr_storage addresses[BATCH];
+    char *buffer = t->loop->read_buf;
+    memset(messages, 0, sizeof(messages));
+    for (int i = 0; i < BATCH; i++) {
+        parts[i] = (struct iovec){buffer + i * DATAGRAM_MAX, DATAGRAM_MAX};
+        messages[i].msg_hdr.msg_iov = &parts[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+        messages[i].msg_hdr.msg_name = &addresses[i];
+        messages[i].msg_hdr.msg_namelen = sizeof(addresses[i]);
+    }
+    int count = recvmmsg(t->fd, messages, BATCH, MSG_DONTWAIT, NULL);
+    if (count < 0) {
+        receive_failed(t, errno);
+        return;
+    }
+    /* Everything out of the loop's buffer first: what the protocol calls may use that too. */
+    PyObject *data[BATCH];
+    for (int i = 0; i < count; i++) {
+        data[i] = PyBytes_FromStringAndSize(parts[i].iov_base, messages[i].msg_len);
+    }
+    for (int i = 0; i < count; i++) {
+        if (may_receive(t)) {
+            deliver(t, data[i], &addresses[i], messages[i].msg_hdr.msg_namelen);
         } else {
-            bolide_loop_report(t->loop, "Fatal read error on datagram transport", "transport", (PyObject *)t);
-        }
-        Py_XDECREF(data);
-        Py_XDECREF(from);
-        if (t->loop->fatal != NULL || t->loop->closed) {
-            return;
+            Py_XDECREF(data[i]);
         }
     }
 }
 
-static void on_ready(void *owner, int fd, int events) {
-    (void)fd;
-    datagram *t = owner;
+#else
+
+static void receive(datagram *t) {
+    for (int i = 0; i < BATCH && may_receive(t); i++) {
+        struct sockaddr_storage address;
+        socklen_t len = sizeof(address);
+        ssize_t got = recvfrom(t->fd, t->loop->read_buf, DATAGRAM_MAX, MSG_DONTWAIT, (struct sockaddr *)&address, &len);
+        if (got < 0) {
+            receive_failed(t, errno);
+            return;
+        }
+        deliver(t, PyBytes_FromStringAndSize(t->loop->read_buf, got), &address, len);
+    }
+}
+
+#endif
+
+static void on_ready(uv_poll_t *poll, int status, int events) {
+    datagram *t = poll->data;
+    bolide_loop_enter(t->loop);
+    if (status < 0) {
+        /* An error is pending on the socket, and libuv stopped watching: the call tells which. */
+        t->polled = 0;
+        events = UV_READABLE | UV_WRITABLE;
+        if (watch(t) < 0) {
+            PyErr_Clear();
+        }
+    }
     Py_INCREF(t);
-    if (events & BOLIDE_READABLE) {
+    if ((events & UV_READABLE) && may_receive(t)) {
         receive(t);
     }
-    if ((events & BOLIDE_WRITABLE) && !(t->flags & DATAGRAM_LOST)) {
+    if ((events & UV_WRITABLE) && !(t->flags & DATAGRAM_LOST)) {
         send_queued(t);
     }
     Py_DECREF(t);
@@ -435,6 +497,24 @@ static int fill_extra(datagram *t, PyObject *extra) {
     return failed ? -1 : 0;
 }
 
+/* From here on libuv holds a reference, until on_closed(). 0, or -1 with OSError set. */
+static int open_poll(datagram *t) {
+    t->poll_fd = fcntl(t->fd, F_DUPFD_CLOEXEC, 3);
+    if (t->poll_fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    int status = uv_poll_init(&t->loop->uv, &t->poll, t->poll_fd);
+    if (status < 0) {
+        close(t->poll_fd);
+        bolide_error_set(status);
+        return -1;
+    }
+    t->poll.data = Py_NewRef(t);
+    bolide_resource_add(t->loop, &t->resource);
+    return 0;
+}
+
 static PyObject *make_datagram_transport(PyObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"sock", "protocol", "address", "waiter", "extra", NULL};
     bolide_loop *loop = (bolide_loop *)self;
@@ -463,20 +543,19 @@ static PyObject *make_datagram_transport(PyObject *self, PyObject *args, PyObjec
     t->context = PyContext_CopyCurrent();
     t->queue = PyList_New(0);
     PyObject_GC_Track((PyObject *)t);
-    PyObject *method = NULL;
-    if (t->context == NULL || t->queue == NULL || fill_extra(t, extra) < 0 ||
-        bolide_watchers_set_transport(loop, fd, (PyObject *)t) < 0 ||
-        (method = PyObject_GetAttrString((PyObject *)t, "_start")) == NULL ||
-        bolide_loop_schedule(loop, method, NULL, 0, NULL) < 0) {
-        (void)bolide_watchers_set_transport(loop, fd, NULL);
+    if (t->context == NULL || t->queue == NULL || fill_extra(t, extra) < 0 || open_poll(t) < 0) {
         t->flags |= DATAGRAM_CLOSING;
-        Py_XDECREF(method);
         Py_DECREF(t);
         return NULL;
     }
-    Py_DECREF(method);
-    bolide_resource_add(loop, &t->resource);
-    Py_INCREF(t); /* the loop's, until lose() */
+    PyObject *method = PyObject_GetAttrString((PyObject *)t, "_start");
+    if (method == NULL || bolide_watchers_set_transport(loop, fd, (PyObject *)t) < 0 ||
+        bolide_loop_schedule(loop, method, NULL, 0, NULL) < 0) {
+        t->flags |= DATAGRAM_CLOSING | DATAGRAM_LOST;
+        release(t);
+        Py_CLEAR(t);
+    }
+    Py_XDECREF(method);
     return (PyObject *)t;
 }
 

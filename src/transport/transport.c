@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/sockaddr.h"
+#include "transport/protocol.h"
 #include "transport/watermarks.h"
 
 #define LOST_WRITES_LOGGED 5
@@ -23,7 +24,6 @@ enum {
     TRANSPORT_LOST = 128,          /* no more output is taken */
     TRANSPORT_ATTACHED = 256,      /* server._attach() was called */
     TRANSPORT_SENDFILE = 512,      /* sendfile() is at work: no write() */
-    TRANSPORT_IN_CONTEXT = 1024,   /* a protocol method runs in `context` */
 };
 
 static inline bolide_transport *of_stream(bolide_stream *s) {
@@ -91,25 +91,7 @@ static void fatal_error(bolide_transport *t, const char *message) {
 /* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set.
  */
 static PyObject *call_protocol(bolide_transport *t, PyObject *name, PyObject *arg) {
-    /* A callback that writes or closes may lead to another one, in which the context is entered already. */
-    bool nested = t->flags & TRANSPORT_IN_CONTEXT;
-    if (!nested && PyContext_Enter(t->context) < 0) {
-        return NULL;
-    }
-    t->flags |= TRANSPORT_IN_CONTEXT;
-    PyObject *protocol = Py_NewRef(t->protocol);
-    PyObject *args[3] = {NULL, protocol, arg};
-    size_t nargsf = (arg != NULL ? 2 : 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
-    PyObject *result = PyObject_VectorcallMethod(name, args + 1, nargsf, NULL);
-    Py_DECREF(protocol);
-    if (nested) {
-        return result;
-    }
-    t->flags &= ~(unsigned)TRANSPORT_IN_CONTEXT;
-    if (PyContext_Exit(t->context) < 0) {
-        Py_CLEAR(result);
-    }
-    return result;
+    return bolide_protocol_call(t->protocol, t->context, &t->in_context, name, arg, NULL);
 }
 
 static void detach_server(bolide_transport *t) {

@@ -35,6 +35,7 @@ typedef struct {
     int fd;                   /* as registered with the loop's watchers, or -1 */
     unsigned lost_writes;     /* writes after the connection was lost, to be warned of */
     unsigned flags;           /* TRANSPORT_* of transport.c */
+    bool in_context;          /* a method of the protocol is being called */
 } bolide_transport;
 
 /* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now
