@@ -143,7 +143,7 @@ static inline bolide_asgi_state *bolide_asgi_of(const bolide_request *r) {
     return r->server->st->asgi;
 }
 
-/* --- request.c --- */
+/* --- request.c -------------------------------------------------------------------------------- */
 
 extern const bolide_http_ops bolide_request_ops;
 
@@ -158,7 +158,7 @@ int bolide_request_check_thread(const bolide_request *r);
 /* Cancel the tasks of all running requests of the server. 0, or -1 with an exception set. */
 int bolide_request_cancel_all(bolide_server *server);
 
-/* --- scope.c --- */
+/* --- scope.c ---------------------------------------------------------------------------------- */
 
 /* The dict that every scope of the server is a copy of. 0, or -1 with an exception set. */
 int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version);
@@ -167,7 +167,7 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
  * with an exception set. */
 int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_facts *facts);
 
-/* --- send.c, receive.c, awaitable.c --- */
+/* --- send.c, receive.c, awaitable.c ----------------------------------------------------------- */
 
 /* The vectorcall of a request. */
 PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);
@@ -186,7 +186,7 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind);
 /* Let the suspended awaitables of that kind look again. */
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind);
 
-/* --- log.c --- */
+/* --- log.c ------------------------------------------------------------------------------------ */
 
 /* logger.error(message, exc_info=exc) or, with `exc` NULL, logger.LEVEL(message, *args); `arg` may be NULL. What fails
  * here goes to the loop's exception handler. */
@@ -197,7 +197,7 @@ void bolide_log_warning(bolide_server *server, const char *message);
 /* The access log's entry for a response that has started. */
 void bolide_log_access(bolide_request *r, int status);
 
-/* --- server.c --- */
+/* --- server.c --------------------------------------------------------------------------------- */
 
 /* Complete wait_closed() if the server is closed. */
 void bolide_server_check_closed(bolide_server *server);
@@ -205,7 +205,7 @@ void bolide_server_check_closed(bolide_server *server);
 /* Have on_max_requests called from the loop. */
 void bolide_server_reached_max(bolide_server *server);
 
-/* --- state.c --- */
+/* --- state.c ---------------------------------------------------------------------------------- */
 
 extern PyType_Spec bolide_server_spec, bolide_request_spec, bolide_receive_spec, bolide_awaitable_spec;
 

@@ -41,7 +41,7 @@ static void detach(bolide_request *r) {
     }
 }
 
-/* --- the end --- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 /* Was the application told that there is nobody to answer to, and gave up for that reason? */
 static bool is_disconnect(bolide_asgi_state *as, PyObject *exc) {
@@ -144,7 +144,7 @@ static void end(bolide_request *r, PyObject *result, bool suspended) {
     }
 }
 
-/* --- the task --- */
+/* --- the task --------------------------------------------------------------------------------- */
 
 static void enlist(bolide_request *r) {
     bolide_server *server = r->server;
@@ -310,7 +310,7 @@ int bolide_request_cancel_all(bolide_server *server) {
     return 0;
 }
 
-/* --- the connection's events --- */
+/* --- the connection's events ------------------------------------------------------------------ */
 
 static bool over_limit(const bolide_server *server) {
     return server->max_concurrency != 0 &&
@@ -457,7 +457,7 @@ const bolide_http_ops bolide_request_ops = {
     .on_count = on_count,
 };
 
-/* --- the type --- */
+/* --- the type --------------------------------------------------------------------------------- */
 
 static int request_traverse(PyObject *self, visitproc visit, void *arg) {
     bolide_request *r = (bolide_request *)self;

@@ -21,7 +21,7 @@ static inline bolide_server *server_of(PyObject *self) {
     return (bolide_server *)self;
 }
 
-/* --- construction --- */
+/* --- construction ----------------------------------------------------------------------------- */
 
 static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
     static char *names[] = {"loop",
@@ -175,7 +175,7 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)s;
 }
 
-/* --- listening --- */
+/* --- listening -------------------------------------------------------------------------------- */
 
 /* 0 when the calling thread may use the server; -1 with RuntimeError set. */
 static int check_usable(bolide_server *s) {
@@ -243,7 +243,7 @@ static PyObject *server_close_listeners(PyObject *self, PyObject *Py_UNUSED(igno
     Py_RETURN_NONE;
 }
 
-/* --- closing --- */
+/* --- closing ---------------------------------------------------------------------------------- */
 
 static void begin_shutdown(bolide_server *s) {
     bolide_listener_close_all(&s->listeners);
@@ -329,7 +329,7 @@ void bolide_server_reached_max(bolide_server *s) {
     }
 }
 
-/* --- the type --- */
+/* --- the type --------------------------------------------------------------------------------- */
 
 static PyObject *get_connections(PyObject *self, void *Py_UNUSED(closure)) {
     return PyLong_FromSize_t(server_of(self)->http.conn_count);

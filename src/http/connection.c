@@ -14,7 +14,7 @@
 
 static void settle(bolide_conn *c);
 
-/* --- closing --- */
+/* --- closing ---------------------------------------------------------------------------------- */
 
 static void tell_gone(bolide_conn *c) {
     if (c->request != NULL) {
@@ -87,7 +87,7 @@ void bolide_conn_expire(bolide_conn *c) {
     }
 }
 
-/* --- the exchange --- */
+/* --- the exchange ----------------------------------------------------------------------------- */
 
 /* Neither closing, nor waiting for a response, nor for the peer to read the responses it has asked for. */
 static bool can_parse(const bolide_conn *c) {
@@ -261,7 +261,7 @@ void bolide_conn_resume_body(bolide_conn *c) {
     }
 }
 
-/* --- the stream's events --- */
+/* --- the stream's events ---------------------------------------------------------------------- */
 
 static void on_read(bolide_stream *s, char *data, size_t len) {
     bolide_conn *c = bolide_conn_of_stream(s);
@@ -335,7 +335,7 @@ static const bolide_stream_ops stream_ops = {
     .on_close = on_close,
 };
 
-/* --- the resource --- */
+/* --- the resource ----------------------------------------------------------------------------- */
 
 static bolide_conn *conn_of_resource(bolide_resource *res) {
     return (bolide_conn *)((char *)res - offsetof(bolide_conn, resource));

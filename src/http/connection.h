@@ -182,7 +182,7 @@ static inline bolide_conn *bolide_conn_of_stream(bolide_stream *s) {
     return (bolide_conn *)s;
 }
 
-/* --- between connection.c and parser.c --- */
+/* --- between connection.c and parser.c -------------------------------------------------------- */
 
 void bolide_parser_init(bolide_conn *c);
 

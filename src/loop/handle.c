@@ -18,8 +18,7 @@ static inline bolide_timer *as_timer(bolide_handle *h) {
     return (bolide_timer *)h;
 }
 
-/* --- memory: a freelist of timers' size for both types
- * --------------------------------------------------------------------- */
+/* --- memory: a freelist of timers' size for both types ---------------------------------------- */
 
 static bolide_handle *allocate(bolide_state *st, PyTypeObject *type) {
     bolide_handle *h = st->free_handles;
@@ -50,8 +49,7 @@ void bolide_handle_free_kept(bolide_state *st) {
     st->free_handle_count = 0;
 }
 
-/* --- callback and arguments
- * -------------------------------------------------------------------------------------------------- */
+/* --- callback and arguments ------------------------------------------------------------------- */
 
 static void drop_callback(bolide_handle *h) {
     PyObject *callback = h->callback;
@@ -212,8 +210,7 @@ void bolide_handle_cancel(bolide_handle *h) {
     }
 }
 
-/* --- the types
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- the types -------------------------------------------------------------------------------- */
 
 int bolide_handle_traverse(bolide_handle *h, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(h));

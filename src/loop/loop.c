@@ -21,8 +21,7 @@ double bolide_loop_time(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* --- errors
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 int bolide_loop_check_closed(bolide_loop *loop) {
     if (loop->closed) {
@@ -97,8 +96,7 @@ void bolide_loop_report(bolide_loop *loop, const char *message, const char *key,
     Py_XDECREF(text);
 }
 
-/* --- resources
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- resources -------------------------------------------------------------------------------- */
 
 void bolide_resource_add(bolide_loop *loop, bolide_resource *res) {
     bolide_resource *head = &loop->resources;
@@ -116,8 +114,7 @@ void bolide_resource_remove(bolide_resource *res) {
     }
 }
 
-/* --- the poll
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- the poll --------------------------------------------------------------------------------- */
 
 void bolide_loop_reacquire(bolide_loop *loop) {
     PyThreadState *released = loop->released;
@@ -192,8 +189,7 @@ static void poll_kernel(bolide_loop *loop) {
     loop->polls_skipped = 0;
 }
 
-/* --- a turn
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- a turn ----------------------------------------------------------------------------------- */
 
 static int expire_timers(bolide_loop *loop) {
     if (loop->timers.count == 0) {
@@ -303,8 +299,7 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-/* --- scheduling
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- scheduling ------------------------------------------------------------------------------- */
 
 /* Debug mode: the checks that asyncio makes, by its own methods (callback type, calling thread). */
 static int debug_checks(bolide_loop *loop, PyObject *callback, const char *method, bool check_thread) {
@@ -498,8 +493,7 @@ static PyObject *call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     return schedule_timer((bolide_loop *)self, args, nargs, names, "call_at", AT_REQUIRED, 0);
 }
 
-/* --- the other methods
- * ------------------------------------------------------------------------------------------------------ */
+/* --- the other methods ------------------------------------------------------------------------ */
 
 static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return bolide_loop_create_future((bolide_loop *)self);
@@ -569,8 +563,7 @@ static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-/* --- closing
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- closing ---------------------------------------------------------------------------------- */
 
 static void drop_scheduled(bolide_loop *loop) {
     while (bolide_ring_count(&loop->ready) > 0) {
@@ -614,8 +607,7 @@ static PyObject *close_loop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-/* --- the type
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- the type --------------------------------------------------------------------------------- */
 
 static int open_uv(bolide_loop *loop) {
     int status = uv_loop_init(&loop->uv);

@@ -67,7 +67,7 @@ typedef struct bolide_loop {
 
 #define BOLIDE_READ_BUF (256 * 1024)
 
-/* --- for libuv callbacks ---------------------------------------------------------------------------------------- */
+/* --- for libuv callbacks ---------------------------------------------------------------------- */
 
 void bolide_loop_reacquire(bolide_loop *loop);
 
@@ -82,7 +82,7 @@ static inline bolide_loop *bolide_loop_of(const void *uv_handle) {
     return (bolide_loop *)((const uv_handle_t *)uv_handle)->loop->data;
 }
 
-/* --- for the layers above ----------------------------------------------------------------------------------------- */
+/* --- for the layers above --------------------------------------------------------------------- */
 
 /* loop.call_soon(callback, *args) with `context` (NULL: a copy of the current one) for callers that drop the handle.
  * 0, or -1 with an exception set. */

@@ -243,8 +243,7 @@ static PyType_Spec sock_op_spec = {
     .slots = sock_op_slots,
 };
 
-/* --- methods of the loop
- * ---------------------------------------------------------------------------------------------------- */
+/* --- methods of the loop ---------------------------------------------------------------------- */
 
 /* What asyncio checks by private functions of its own: no SSLSocket, and in debug mode no blocking socket. */
 static int check_socket(bolide_loop *loop, PyObject *sock) {

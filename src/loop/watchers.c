@@ -315,8 +315,7 @@ int bolide_fileno(PyObject *obj) {
     return PyObject_AsFileDescriptor(obj);
 }
 
-/* --- methods of the loop
- * ---------------------------------------------------------------------------------------------- */
+/* --- methods of the loop ---------------------------------------------------------------------- */
 
 /* selectors.SelectSelector and its kin raise ValueError for what is no descriptor; so does this. */
 static int fileno_of(PyObject *obj) {

@@ -73,8 +73,7 @@ static datagram *of_resource(bolide_resource *res) {
     return (datagram *)((char *)res - offsetof(datagram, resource));
 }
 
-/* --- calling the protocol
- * ------------------------------------------------------------------------------------------------------ */
+/* --- calling the protocol --------------------------------------------------------------------- */
 
 /* What a protocol's method raises is reported; the transport lives on. */
 static void notify(datagram *t, PyObject *name, PyObject *a, PyObject *b) {
@@ -161,8 +160,7 @@ static void resource_close(bolide_resource *res) {
     PyErr_Restore(type, value, traceback);
 }
 
-/* --- addresses
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- addresses -------------------------------------------------------------------------------- */
 
 static bool same_address(const peer *a, const peer *b) {
     if (a->len != b->len || a->address.any.sa_family != b->address.any.sa_family) {
@@ -444,8 +442,7 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
     Py_DECREF(t);
 }
 
-/* --- making one
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- making one ------------------------------------------------------------------------------- */
 
 /* connection_made(), then reading, then the waiter: the order that asyncio keeps. */
 static PyObject *start(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -709,8 +706,7 @@ static PyObject *transport_repr(PyObject *self) {
     return PyUnicode_FromFormat("<bolide.DatagramTransport fd=%d %s bufsize=%zu>", t->fd, state, t->queued);
 }
 
-/* --- the type
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- the type --------------------------------------------------------------------------------- */
 
 static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
     datagram *t = (datagram *)self;

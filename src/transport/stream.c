@@ -26,8 +26,7 @@ struct bolide_outblock {
 #define BLOCK_DATA (BLOCK_SIZE - offsetof(bolide_outblock, data))
 _Static_assert(BLOCK_DATA >= BOLIDE_RESERVE_MAX, "a reservation fits in one block");
 
-/* --- blocks
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- blocks ----------------------------------------------------------------------------------- */
 
 static bolide_outblock *block_new(bolide_loop *loop) {
     bolide_outblock *block = loop->free_blocks;
@@ -90,8 +89,7 @@ static void block_consume(bolide_outblock *block, size_t len) {
     }
 }
 
-/* --- the flush list
- * -------------------------------------------------------------------------------------------------------- */
+/* --- the flush list --------------------------------------------------------------------------- */
 
 static void list_for_flush(bolide_stream *s) {
     bolide_loop *loop = s->loop;
@@ -136,8 +134,7 @@ void bolide_loop_flush_if_late(bolide_loop *loop) {
     }
 }
 
-/* --- output
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- output ----------------------------------------------------------------------------------- */
 
 static bool takes_output(const bolide_stream *s) {
     unsigned refused =
@@ -376,8 +373,7 @@ void bolide_stream_flush(bolide_stream *s) {
     after_output(s);
 }
 
-/* --- input
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- input ------------------------------------------------------------------------------------ */
 
 static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
     (void)hint;
@@ -450,8 +446,7 @@ void bolide_stream_read_stop(bolide_stream *s) {
     }
 }
 
-/* --- opening and closing
- * --------------------------------------------------------------------------------------------------- */
+/* --- opening and closing ---------------------------------------------------------------------- */
 
 int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, bool pipe, const bolide_stream_ops *ops) {
     memset(s, 0, sizeof(*s));

@@ -34,8 +34,7 @@ static inline bolide_transport *of_resource(bolide_resource *res) {
     return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
 }
 
-/* --- errors and the end of a connection
- * ------------------------------------------------------------------------------------ */
+/* --- errors and the end of a connection ------------------------------------------------------- */
 
 /* Close now, dropping output; connection_lost(exception) follows. Steals nothing. */
 static void force_close(bolide_transport *t, PyObject *exception) {
@@ -191,8 +190,7 @@ static void on_close(bolide_stream *s) {
     Py_DECREF(t);
 }
 
-/* --- reading
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 static void release_buffer(bolide_transport *t) {
     if (t->buffer != NULL) {
@@ -291,8 +289,7 @@ static void on_error(bolide_stream *s, int status) {
     Py_XDECREF(exception);
 }
 
-/* --- flow control
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- flow control ----------------------------------------------------------------------------- */
 
 static void on_drain(bolide_stream *s) {
     bolide_transport *t = of_stream(s);
@@ -339,8 +336,7 @@ static const bolide_stream_ops transport_ops = {
     .on_close = on_close,
 };
 
-/* --- making one
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- making one ------------------------------------------------------------------------------- */
 
 static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
     Py_VISIT((PyObject *)of_resource(res));
@@ -452,8 +448,7 @@ void bolide_transport_start(bolide_transport *t) {
     resolve(t, &t->waiter, NULL);
 }
 
-/* --- methods: reading
- * -------------------------------------------------------------------------------------------------------- */
+/* --- methods: reading ------------------------------------------------------------------------- */
 
 static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
@@ -482,8 +477,7 @@ static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(!(((bolide_transport *)self)->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)));
 }
 
-/* --- methods: writing
- * -------------------------------------------------------------------------------------------------------- */
+/* --- methods: writing ------------------------------------------------------------------------- */
 
 /* Whether output may be queued: 1, 0 (the connection is lost: dropped, with a warning after some), -1 with an
  * exception. */
@@ -608,8 +602,7 @@ static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObjec
     Py_RETURN_NONE;
 }
 
-/* --- methods: closing and info
- * ----------------------------------------------------------------------------------------------- */
+/* --- methods: closing and info ---------------------------------------------------------------- */
 
 static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
@@ -771,8 +764,7 @@ static PyObject *transport_repr(PyObject *self) {
     return PyUnicode_FromFormat("<bolide.StreamTransport fd=%d %s bufsize=%zu>", t->fd, state, t->stream.pending);
 }
 
-/* --- the type
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- the type --------------------------------------------------------------------------------- */
 
 static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
     bolide_transport *t = (bolide_transport *)self;
