@@ -1,7 +1,7 @@
 """The command: its options, and what it says when something is wrong."""
 
-import shutil
 import re
+import shutil
 import signal
 import socket
 import stat
