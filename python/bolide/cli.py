@@ -53,6 +53,15 @@ def parse_mode(text: str) -> int:
     return mode
 
 
+def parse_size(text: str) -> int:
+    """A number of bytes, with K, M or G for the powers of 1024."""
+    unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper())
+    size = int(text[:-1]) * unit if unit else int(text)
+    if size <= 0:
+        raise ValueError(f"{text!r} is no size")
+    return size
+
+
 def parse_header(text: str) -> tuple[str, str]:
     """A pair from `Name:Value`."""
     name, colon, value = text.partition(":")
@@ -159,8 +168,10 @@ OPTIONS: dict[str, list[Option]] = {
     ],
     "Processes": [
         Option("--workers", "Number of worker processes. [default: $WEB_CONCURRENCY or 1]", int),
-        Option("--timeout-worker-healthcheck", "Seconds that a worker has to answer its supervisor.", int, 5,
-               metavar="SECONDS"),
+        Option("--timeout-worker-healthcheck", "Seconds without a sign of life after which a worker is replaced.", int,
+               5, metavar="SECONDS"),
+        Option("--max-rss", "Replace a worker that has more resident memory: bytes, or with K, M, G.", parse_size,
+               metavar="SIZE"),
         Option("--loop", "Event loop: auto, or the import string of a factory of bolide loops; names of other loops "
                "are ignored with a note.", str, "auto"),
         Option("--reload", "Restart when files change.", bool, False),

@@ -136,7 +136,7 @@ class Config:
         use_colors: True, False, or None: when the log goes to a terminal.
         interface: "asgi3", "asgi2", "wsgi", or "auto" to tell ASGI 3 from 2 by the application's signature.
         reload, reload_dirs, reload_delay, reload_includes, reload_excludes: not supported yet.
-        workers: number of worker processes, by default $WEB_CONCURRENCY or 1; more than 1 is not supported yet.
+        workers: number of worker processes, by default $WEB_CONCURRENCY or 1; they need an import string as `app`.
         proxy_headers: whether X-Forwarded-Proto and X-Forwarded-For of trusted proxies set scheme and client.
         server_header, date_header: whether responses get these headers by default.
         forwarded_allow_ips: the trusted proxies: addresses, networks, literals, "*"; a list, or separated by commas; by
@@ -149,7 +149,8 @@ class Config:
         timeout_keep_alive: seconds that an idle connection is kept.
         timeout_notify: seconds between two calls of callback_notify.
         timeout_graceful_shutdown: seconds that shutdown waits for running requests; None: without bound.
-        timeout_worker_healthcheck: seconds; for workers.
+        timeout_worker_healthcheck: seconds without a sign of life after which a worker that is not busy is killed and
+            replaced.
         callback_notify: coroutine function called every timeout_notify seconds.
         ssl_keyfile, ssl_certfile, ssl_keyfile_password, ssl_version, ssl_cert_reqs, ssl_ca_certs, ssl_ciphers,
             ssl_context_factory: not supported yet.
@@ -158,6 +159,7 @@ class Config:
         h11_max_incomplete_event_size: longest head of a request, bytes; None: the server's default.
         reset_contextvars: whether each request starts with an empty contextvars.Context.
         uds_permissions: mode of the Unix socket's file; None: as the file had, or 0o666.
+        max_rss: resident memory, in bytes, above which a worker is replaced; None: no limit.
 
     Raises:
         UnsupportedOptionError: an option that does not work yet was set to other than its default.
@@ -221,6 +223,7 @@ class Config:
         h11_max_incomplete_event_size: int | None = None,
         reset_contextvars: bool = False,
         uds_permissions: int | None = None,
+        max_rss: int | None = None,
     ) -> None:
         self.app = app
         self.host = host
@@ -274,6 +277,7 @@ class Config:
         self.h11_max_incomplete_event_size = h11_max_incomplete_event_size
         self.reset_contextvars = reset_contextvars
         self.uds_permissions = uds_permissions
+        self.max_rss = max_rss
 
         self.loaded = False
         self.loaded_app: ASGI3App | None = None
@@ -302,6 +306,8 @@ class Config:
             raise ValueError(f"lifespan is one of {', '.join(LIFESPANS)}, not {self.lifespan!r}")
         if self.interface not in INTERFACES:
             raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {self.interface!r}")
+        if self.workers < 1:
+            raise ValueError(f"workers is at least 1, not {self.workers}")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is 0 to 65535, not {self.port}")
         self.encoded_headers = [_encode_header(name, value) for name, value in self.headers]
@@ -323,7 +329,7 @@ class Config:
     @property
     def use_subprocess(self) -> bool:
         """Whether the server runs in a child process of a supervisor."""
-        return bool(self.reload or self.workers > 1)
+        return bool(self.reload or self.workers > 1 or self.max_rss is not None)
 
     @property
     def should_reload(self) -> bool:
@@ -503,7 +509,6 @@ def _unsupported_options(config: Config) -> Mapping[str, bool]:
         "reload_dirs": bool(config.reload_dirs),
         "reload_includes": bool(config.reload_includes),
         "reload_excludes": bool(config.reload_excludes),
-        "workers": config.workers > 1,
         "ws_max_size": config.ws_max_size != 16 * 1024 * 1024,
         "ws_max_queue": config.ws_max_queue != 32,
         "ws_ping_interval": config.ws_ping_interval != 20.0,

@@ -5,7 +5,7 @@ import logging
 import sys
 from typing import Any, Literal
 
-__all__ = ["LOGGING_CONFIG", "LOG_LEVELS", "TRACE", "AccessFormatter", "DefaultFormatter"]
+__all__ = ["LOGGING_CONFIG", "LOG_LEVELS", "TRACE", "AccessFormatter", "DefaultFormatter", "reopen_log_files"]
 
 TRACE = 5
 """Level below DEBUG: every ASGI message is logged, bodies replaced by their lengths."""
@@ -150,3 +150,19 @@ class AccessFormatter(DefaultFormatter):
             color = _STATUS_COLORS.get(status // 100)
             status_code = styled(status_code, color) if color else status_code
         record.__dict__.update(client_addr=client_addr, request_line=request_line, status_code=status_code)
+
+
+def reopen_log_files() -> None:
+    """Close the files of all file handlers and open them anew by their names, after something has rotated them."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
+    for handler in handlers:
+        if isinstance(handler, logging.FileHandler):
+            # The handler's lock keeps other threads from writing meanwhile; close() would forget the handler.
+            handler.acquire()
+            try:
+                if handler.stream is not None:
+                    handler.stream.close()
+                    handler.stream = handler._open()
+            finally:
+                handler.release()

@@ -70,3 +70,4 @@ class ServeOptions(TypedDict, total=False):
     h11_max_incomplete_event_size: int | None
     reset_contextvars: bool
     uds_permissions: int | None
+    max_rss: int | None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import importlib.util
 import logging
 import os
 import random
@@ -17,14 +18,16 @@ from typing import Any, Unpack
 from bolide import _core, _runner
 from bolide.config import LOAD_FAILURE, STARTUP_FAILURE, Config, describe_bind_error, exit_with_error
 from bolide.lifespan import Lifespan, LifespanOff
-from bolide.logging import styled
+from bolide.logging import reopen_log_files, styled
 from bolide.options import ServeOptions
 from bolide.sockets import bind_tcp, bind_unix, socket_of_fd, unlink_unix
 
-__all__ = ["HANDLED_SIGNALS", "Server", "make_config", "serve", "serve_config"]
+__all__ = ["HANDLED_SIGNALS", "Server", "make_config", "run_as_process", "serve", "serve_config"]
 
 HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+# Seconds between the end of accepting and the end of idle connections.
+_LAST_REQUESTS = 0.05
 # Seconds: idle connections are given this long to close before the log says that the server waits for them.
 _QUIET_CLOSE = 0.1
 # Seconds that requests get to end after they have been cancelled, and then tasks that the application left running.
@@ -288,6 +291,9 @@ class Server:
         core = self._core
         if core is None:
             return
+        if core.connections and not self.force_exit:
+            # Some have just been accepted, and their requests are on the way: they are not idle.
+            await self._unless_forced(asyncio.sleep(_LAST_REQUESTS))
         core.shutdown()
         closed = core.wait_closed()
         if not await self._wait_closed(closed):
@@ -416,11 +422,42 @@ def make_config(app: Callable[..., Any] | str, app_dir: str | None = None, **opt
 
 def serve_config(config: Config) -> None:
     """Serve `config` until told to stop; see serve()."""
+    if config.use_subprocess:
+        _serve_in_subprocesses(config)
+    else:
+        run_as_process(Server(config))
+
+
+def _serve_in_subprocesses(config: Config) -> None:
+    if not isinstance(config.app, str):
+        exit_with_error("Pass the application as an import string to have workers.", LOAD_FAILURE)
+    package = config.app.partition(":")[0].partition(".")[0]
+    # One line from here instead of one from each worker; whether the rest of the name exists, they will see.
+    if not package or importlib.util.find_spec(package) is None:
+        config.load_app()
+    from bolide.supervisor import Supervisor
+
+    code = Supervisor(config).run()
+    if code:
+        sys.exit(code)
+
+
+def run_as_process(server: Server, sockets: list[socket.socket] | None = None) -> None:
+    """Run `server` as what this process is there for: SIGINT and SIGTERM end it, SIGUSR1 reopens the log files.
+
+    Args:
+        server: what to run.
+        sockets: see Server.serve().
+
+    Raises:
+        SystemExit: see serve().
+    """
+    # Reopening takes the handlers' locks, which the code that the signal interrupts may hold.
+    signal.signal(signal.SIGUSR1, lambda number, frame: threading.Thread(target=reopen_log_files).start())
     # Before any loop runs, so that a module may use asyncio.run() as it is imported.
-    config.load_app()
-    server = Server(config)
+    server.config.load_app()
     server._reraise_signals = False
-    server.run()
+    server.run(sockets)
     if not server.started or server.lifespan.should_exit:
         sys.exit(STARTUP_FAILURE)
 

@@ -6,12 +6,12 @@ import socket
 import stat
 from typing import Any
 
-__all__ = ["bind_tcp", "bind_unix", "socket_of_fd", "unlink_unix"]
+__all__ = ["ListeningGroup", "bind_tcp", "bind_unix", "listening_group", "socket_of_fd", "unlink_unix"]
 
 DEFAULT_UDS_PERMISSIONS = 0o666
 
 
-def bind_tcp(family: int, proto: int, address: Any) -> socket.socket:
+def bind_tcp(family: int, proto: int, address: Any, reuse_port: bool = False) -> socket.socket:
     """A socket bound to `address`, a result of getaddrinfo.
 
     Raises:
@@ -20,6 +20,8 @@ def bind_tcp(family: int, proto: int, address: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM, proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             # Each address has its own socket: the wildcard of IPv6 must not take that of IPv4 as well.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -89,3 +91,57 @@ def unlink_unix(path: str, inode: int) -> None:
             os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+class ListeningGroup:
+    """Sockets on one address for several processes, by SO_REUSEPORT: each process has a queue of its own.
+
+    Attributes:
+        can_grow: whether more() may be called again; without SO_REUSEPORT there is one set of sockets for all.
+    """
+
+    def __init__(self, infos: list[tuple[int, int, Any]]) -> None:
+        self._infos = infos
+        self.can_grow = hasattr(socket, "SO_REUSEPORT")
+
+    def more(self) -> list[socket.socket]:
+        """A socket for each address, bound and not listening.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        bound: list[socket.socket] = []
+        try:
+            for index, (family, proto, address) in enumerate(self._infos):
+                sock = bind_tcp(family, proto, address, reuse_port=self.can_grow)
+                bound.append(sock)
+                # Port 0 is settled with the first bind, for the others too.
+                port = sock.getsockname()[1]
+                self._infos[index:] = [(f, p, (a[0], a[1] or port, *a[2:])) for f, p, a in self._infos[index:]]
+        except OSError:
+            for sock in bound:
+                sock.close()
+            raise
+        return bound
+
+
+def listening_group(host: str | None, port: int) -> ListeningGroup:
+    """The group for all addresses of `host` (None or "": all interfaces).
+
+    Raises:
+        OSError: the name does not resolve, or an address cannot be bound, because a server listens there for one.
+    """
+    infos: list[tuple[int, int, Any]] = []
+    found = dict.fromkeys(socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
+    for family, _, proto, _, address in found:
+        try:
+            # SO_REUSEPORT would join another server of this user: without it, the bind fails as it should.
+            bind_tcp(family, proto, address).close()
+        except OSError:
+            if family != socket.AF_INET6 or len(found) == 1:
+                raise
+        else:
+            infos.append((family, proto, address))
+    if not infos:
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return ListeningGroup(infos)

@@ -133,7 +133,6 @@ def test_headers_that_would_break_the_response_are_refused(header):
 @pytest.mark.parametrize(
     "options",
     [
-        {"workers": 2},
         {"reload": True},
         {"http2": True},
         {"ssl_certfile": "x"},
@@ -149,7 +148,14 @@ def test_options_that_do_not_work_yet_are_refused(options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"port": -1}, {"port": 65536}, {"lifespan": "maybe"}, {"interface": "asgi4"}, {"log_level": "loud"}],
+    [
+        {"workers": -1},
+        {"port": -1},
+        {"port": 65536},
+        {"lifespan": "maybe"},
+        {"interface": "asgi4"},
+        {"log_level": "loud"},
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_values_out_of_range_are_refused(options):
