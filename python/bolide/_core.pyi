@@ -179,7 +179,8 @@ class Server:
         """
 
     def close_listeners(self) -> None:
-        """Accept no more connections. Those that are open go on. Idempotent."""
+        """Accept no more connections. Those that are open close after the next response; the idle ones are left open
+        for a last request. Idempotent."""
 
     def shutdown(self) -> None:
         """Close gracefully: close the listeners and the idle connections; the others close after the response they are

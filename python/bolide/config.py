@@ -383,7 +383,7 @@ class Config:
             exit_with_error(f"Error loading ASGI app. {exc}", LOAD_FAILURE)
 
     def load(self) -> None:
-        """Import the application, call its factory, wrap it in the middleware that is asked for, encode the headers.
+        """Import the application, call its factory, wrap it in the middleware that it needs, encode the headers.
 
         Sets loaded_app, encoded_headers, interface and loaded; a second call does nothing.
 
@@ -432,14 +432,6 @@ class Config:
             from bolide.middleware.message_logger import MessageLoggerMiddleware
 
             wrapped = MessageLoggerMiddleware(wrapped)
-        if self.reset_contextvars:
-            from bolide.middleware.fresh_context import FreshContextMiddleware
-
-            wrapped = FreshContextMiddleware(wrapped)
-        if self.proxy_headers:
-            from bolide.middleware.proxy_headers import ProxyHeadersMiddleware
-
-            wrapped = ProxyHeadersMiddleware(wrapped, self.forwarded_allow_ips)
         return wrapped
 
     def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:

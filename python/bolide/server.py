@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Unpack
 
 from bolide import _core, _runner
+from bolide._types import Scope
 from bolide.config import LOAD_FAILURE, STARTUP_FAILURE, Config, describe_bind_error, exit_with_error
 from bolide.lifespan import Lifespan, LifespanOff
 from bolide.logging import reopen_log_files, styled
@@ -245,12 +246,16 @@ class Server:
             self._loop,
             config.loaded_app,
             root_path=config.root_path,
+            scheme="https" if config.is_ssl else "http",
+            asgi_version=config.asgi_version,
             server_header=config.server_header,
             date_header=config.date_header,
             headers=config.encoded_headers,
             state=self.lifespan.state,
             access_log=_access_log(config),
             logger=logger,
+            forwarded=_proxy_headers(config),
+            reset_contextvars=config.reset_contextvars,
             limit_concurrency=config.limit_concurrency,
             limit_max_requests=self.limit_max_requests,
             on_max_requests=self._on_max_requests,
@@ -398,6 +403,15 @@ class Server:
             self.force_exit = True
         else:
             self.should_exit = True
+
+
+def _proxy_headers(config: Config) -> Callable[[Scope], None] | None:
+    """What the core calls with the scope of a request that has X-Forwarded-* headers."""
+    if not config.proxy_headers:
+        return None
+    from bolide.middleware.proxy_headers import TrustedHosts, apply_proxy_headers
+
+    return functools.partial(apply_proxy_headers, TrustedHosts(config.forwarded_allow_ips))
 
 
 def _access_log(config: Config) -> Callable[[tuple[str, int] | None, str, str, str, int], None] | None:

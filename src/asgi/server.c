@@ -233,13 +233,16 @@ static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(close_listeners_doc, "close_listeners()\n--\n\nAccept no more connections; those that are open go on.");
+PyDoc_STRVAR(close_listeners_doc,
+             "close_listeners()\n--\n\nAccept no more connections. Those that are open close after the "
+             "next response; the idle ones are left open for a last request.");
 
 static PyObject *server_close_listeners(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (check_usable(server_of(self)) < 0) {
         return NULL;
     }
     bolide_listener_close_all(&server_of(self)->listeners);
+    server_of(self)->http.closing = true;
     Py_RETURN_NONE;
 }
 
