@@ -131,7 +131,7 @@ class Server:
         logger: gets what goes wrong (application errors, invalid requests); None: logging.getLogger("bolide.error").
         forwarded: called with the scope, before the application, of a request that has x-forwarded-for or
             x-forwarded-proto (and of no other); may change it. What it raises ends the request with 500.
-        reset_contextvars: run each request in an empty contextvars.Context.
+        reset_contextvars: run each request in an empty contextvars.Context, not in a copy of the one current now.
         limit_concurrency: open connections or running requests from which on requests are answered with 503.
         limit_max_requests: after so many requests `on_max_requests` is called, once.
         on_max_requests: called without arguments, in the loop's thread.

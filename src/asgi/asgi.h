@@ -48,16 +48,15 @@ typedef struct bolide_asgi_state {
     PyTypeObject *AwaitableType;
     PyObject *ClientDisconnected; /* exception class */
 
-    PyObject *done;                    /* the awaitable that is finished */
-    PyObject *request_message;         /* {"type": "http.request", "body": b"", "more_body": False}, to be copied */
-    PyObject *task_names;              /* keyword names of Task(coro, ...): loop and, where there is one, eager_start */
-    PyObject *context_names;           /* loop, context and, where there is one, eager_start */
-    PyObject *loop_names;              /* ... of ensure_future(): loop */
-    PyObject *exc_info_names;          /* ... of logger.error(message, exc_info=) */
-    PyObject *task_done;               /* asyncio.Task.done */
-    PyObject *task_result;             /* asyncio.Task.result */
-    PyObject *ensure_future;           /* asyncio.ensure_future */
-    PyObject *get_logger;              /* logging.getLogger */
+    PyObject *done;            /* the awaitable that is finished */
+    PyObject *request_message; /* {"type": "http.request", "body": b"", "more_body": False}, to be copied */
+    PyObject *task_names;      /* keyword names of Task(coro, ...): loop, context and eager_start if it has it */
+    PyObject *loop_names;      /* ... of ensure_future(): loop */
+    PyObject *exc_info_names;  /* ... of logger.error(message, exc_info=) */
+    PyObject *task_done;       /* asyncio.Task.done */
+    PyObject *task_result;     /* asyncio.Task.result */
+    PyObject *ensure_future;   /* asyncio.ensure_future */
+    PyObject *get_logger;      /* logging.getLogger */
     PyObject *methods[BOLIDE_METHODS]; /* str, by llhttp's number */
 
 #define BOLIDE_ASGI_STR(id, text) PyObject *str_##id;
@@ -81,6 +80,7 @@ typedef struct bolide_server {
     PyObject *logger;                       /* logging.Logger */
     PyObject *on_max;                       /* called when max_requests is reached, or NULL */
     PyObject *forwarded;                    /* called with a scope that has x-forwarded-* fields, or NULL */
+    PyObject *context;                      /* contextvars.Context: tasks start in a copy of it */
     PyObject *waiters;                      /* list of the futures that wait_closed() gave out */
     PyObject *server_name;                  /* the last scope["server"] ... */
     struct sockaddr_storage server_address; /* ... and what it was made of */
@@ -91,7 +91,6 @@ typedef struct bolide_server {
     size_t running_count;    /* requests whose application has not returned */
     uint64_t max_requests;   /* 0: no limit */
     size_t max_concurrency;  /* 0: no limit */
-    bool reset_context;      /* tasks start in an empty context */
     bool closing;            /* shutdown() was called */
 } bolide_server;
 

@@ -219,14 +219,10 @@ static PyObject *make_task(bolide_request *r, PyObject *coro) {
         PyObject *args[] = {NULL, coro, loop};
         return PyObject_Vectorcall(as->ensure_future, args + 1, nargsf, as->loop_names);
     }
-    if (!server->reset_context) {
-        PyObject *args[] = {NULL, coro, loop, Py_True};
-        return PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->task_names);
-    }
-    PyObject *context = PyContext_New();
+    PyObject *context = PyContext_Copy(server->context);
     if (context != NULL) {
         PyObject *args[] = {NULL, coro, loop, context, Py_True};
-        task = PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->context_names);
+        task = PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->task_names);
         Py_DECREF(context);
     }
     return task;

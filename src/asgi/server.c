@@ -109,13 +109,13 @@ static int take_objects(bolide_server *s, const server_args *a) {
     s->access_log = optional(a->access_log);
     s->on_max = optional(a->on_max);
     s->forwarded = optional(a->forwarded);
-    s->reset_context = a->reset_context != 0;
+    s->context = a->reset_context ? PyContext_New() : PyContext_CopyCurrent();
     s->logger = optional(a->logger);
     if (s->logger == NULL) {
         s->logger = PyObject_CallFunction(s->st->asgi->get_logger, "s", "bolide.error");
     }
     s->waiters = PyList_New(0);
-    return s->logger != NULL && s->waiters != NULL ? 0 : -1;
+    return s->context != NULL && s->logger != NULL && s->waiters != NULL ? 0 : -1;
 }
 
 static int set_up_http(bolide_server *s, const server_args *a, PyObject *root_path) {
@@ -358,6 +358,7 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(s->logger);
     Py_VISIT(s->on_max);
     Py_VISIT(s->forwarded);
+    Py_VISIT(s->context);
     Py_VISIT(s->waiters);
     for (bolide_request *r = s->running; r != NULL; r = r->next) {
         Py_VISIT((PyObject *)r);
@@ -374,6 +375,7 @@ static int server_clear(PyObject *self) {
     Py_CLEAR(s->access_log);
     Py_CLEAR(s->on_max);
     Py_CLEAR(s->forwarded);
+    Py_CLEAR(s->context);
     return 0;
 }
 

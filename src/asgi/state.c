@@ -40,11 +40,9 @@ static int make_strings(bolide_asgi_state *as) {
 
 static int make_objects(bolide_asgi_state *as, bolide_state *st) {
 #if PY_VERSION_HEX >= 0x030C0000
-    as->task_names = PyTuple_Pack(2, st->str_loop, as->str_eager_start);
-    as->context_names = PyTuple_Pack(3, st->str_loop, as->str_context, as->str_eager_start);
+    as->task_names = PyTuple_Pack(3, st->str_loop, as->str_context, as->str_eager_start);
 #else
-    as->task_names = PyTuple_Pack(1, st->str_loop);
-    as->context_names = PyTuple_Pack(2, st->str_loop, as->str_context);
+    as->task_names = PyTuple_Pack(2, st->str_loop, as->str_context);
 #endif
     as->loop_names = PyTuple_Pack(1, st->str_loop);
     as->exc_info_names = PyTuple_Pack(1, as->str_exc_info);
@@ -52,8 +50,8 @@ static int make_objects(bolide_asgi_state *as, bolide_state *st) {
                                         st->empty_bytes, as->str_more_body, Py_False);
     as->task_done = PyObject_GetAttr(st->asyncio_Task, st->str_done);
     as->task_result = PyObject_GetAttrString(st->asyncio_Task, "result");
-    if (as->task_names == NULL || as->context_names == NULL || as->loop_names == NULL || as->exc_info_names == NULL ||
-        as->request_message == NULL || as->task_done == NULL || as->task_result == NULL) {
+    if (as->task_names == NULL || as->loop_names == NULL || as->exc_info_names == NULL || as->request_message == NULL ||
+        as->task_done == NULL || as->task_result == NULL) {
         return -1;
     }
     as->ensure_future = import_from("asyncio", "ensure_future");
@@ -134,7 +132,6 @@ void bolide_asgi_clear(bolide_state *st) {
     Py_CLEAR(as->ClientDisconnected);
     Py_CLEAR(as->request_message);
     Py_CLEAR(as->task_names);
-    Py_CLEAR(as->context_names);
     Py_CLEAR(as->loop_names);
     Py_CLEAR(as->exc_info_names);
     Py_CLEAR(as->task_done);
