@@ -27,10 +27,8 @@ __all__ = ["HANDLED_SIGNALS", "Server", "make_config", "run_as_process", "serve"
 
 HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# Seconds between the end of accepting and the end of idle connections.
-_LAST_REQUESTS = 0.05
 # Seconds: idle connections are given this long to close before the log says that the server waits for them.
-_QUIET_CLOSE = 0.1
+_QUIET_CLOSE = 0.3
 # Seconds that requests get to end after they have been cancelled, and then tasks that the application left running.
 _REQUEST_PATIENCE = 2.0
 _TASK_PATIENCE = 5.0
@@ -296,9 +294,6 @@ class Server:
         core = self._core
         if core is None:
             return
-        if core.connections and not self.force_exit:
-            # Some have just been accepted, and their requests are on the way: they are not idle.
-            await self._unless_forced(asyncio.sleep(_LAST_REQUESTS))
         core.shutdown()
         closed = core.wait_closed()
         if not await self._wait_closed(closed):

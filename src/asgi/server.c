@@ -233,16 +233,13 @@ static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(close_listeners_doc,
-             "close_listeners()\n--\n\nAccept no more connections. Those that are open close after the "
-             "next response; the idle ones are left open for a last request.");
+PyDoc_STRVAR(close_listeners_doc, "close_listeners()\n--\n\nAccept no more connections; those that are open go on.");
 
 static PyObject *server_close_listeners(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (check_usable(server_of(self)) < 0) {
         return NULL;
     }
     bolide_listener_close_all(&server_of(self)->listeners);
-    server_of(self)->http.closing = true;
     Py_RETURN_NONE;
 }
 
@@ -250,17 +247,14 @@ static PyObject *server_close_listeners(PyObject *self, PyObject *Py_UNUSED(igno
 
 static void begin_shutdown(bolide_server *s) {
     bolide_listener_close_all(&s->listeners);
-    s->closing = s->http.closing = true;
-    for (bolide_conn *c = s->http.conns; c != NULL; c = c->next) {
-        if (bolide_conn_is_idle(c)) {
-            bolide_conn_close(c);
-        }
-    }
+    s->closing = true;
+    bolide_http_begin_closing(&s->http);
     bolide_server_check_closed(s);
 }
 
-PyDoc_STRVAR(shutdown_doc, "shutdown()\n--\n\nClose gracefully: the listeners and the idle connections now, the others "
-                           "after the response they are at.");
+PyDoc_STRVAR(shutdown_doc,
+             "shutdown()\n--\n\nClose gracefully: the listeners now, idle connections when no request has come for a "
+             "moment, the others after the response they are at.");
 
 static PyObject *server_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (check_usable(server_of(self)) < 0) {

@@ -144,6 +144,10 @@ enum {
  * initialise and to clear. 0, or -1 with an exception set (nothing to clear then). */
 int bolide_http_init(bolide_http *http, bolide_loop *loop, const bolide_http_ops *ops, PyObject *owner,
                      uint32_t max_fields);
+
+/* Keep no connection alive any more. Idle ones close soon; a request that was on its way is answered first. */
+void bolide_http_begin_closing(bolide_http *http);
+
 /* When no connection is left. */
 void bolide_http_clear(bolide_http *http);
 

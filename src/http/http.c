@@ -7,6 +7,12 @@
 
 #define LINGER_MS 2000u
 
+/* Once the server is closing, a request that is on its way has so long to arrive: on a connection that has had one
+ * before, and on a fresh one or in the middle of a head. */
+#define LAST_REQUEST_MS  100u
+#define FIRST_REQUEST_MS 1000u
+#define CLOSING_SWEEP_MS 20u
+
 /* The uv handles, apart from bolide_http because a uv handle lives until its close callback. */
 struct bolide_http_handles {
     bolide_http *http; /* NULL once it was cleared */
@@ -45,6 +51,10 @@ static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
     return 0;
 }
 
+static unsigned at_most(unsigned limit, unsigned bound) {
+    return limit == 0 || limit > bound ? bound : limit;
+}
+
 /* How long the connection may stay in its present state, in ms; 0: for ever. */
 static unsigned time_limit(const bolide_conn *c) {
     if ((c->flags & BOLIDE_CONN_CLOSING) != 0) {
@@ -58,6 +68,10 @@ static unsigned time_limit(const bolide_conn *c) {
         return (c->flags & BOLIDE_CONN_RESPONSE) != 0 ? c->http->head_timeout_ms : 0;
     }
     bool waiting = c->split == NULL && (c->flags & BOLIDE_CONN_SERVED) != 0;
+    if (c->http->closing) {
+        return waiting ? at_most(c->http->keep_alive_ms, LAST_REQUEST_MS)
+                       : at_most(c->http->head_timeout_ms, FIRST_REQUEST_MS);
+    }
     return waiting ? c->http->keep_alive_ms : c->http->head_timeout_ms;
 }
 
@@ -113,8 +127,17 @@ void bolide_http_add(bolide_conn *c) {
     if (http->conn_count++ == 0 && http->handles != NULL) {
         unsigned shortest = http->keep_alive_ms < http->head_timeout_ms ? http->keep_alive_ms : http->head_timeout_ms;
         unsigned period = shortest / 10 < 20 ? 20 : shortest / 10 > 1000 ? 1000 : shortest / 10;
+        period = http->closing ? CLOSING_SWEEP_MS : period;
         http->handles->sweep_ms = period;
         uv_timer_start(&http->handles->sweep, on_sweep, period, period);
+    }
+}
+
+void bolide_http_begin_closing(bolide_http *http) {
+    http->closing = true;
+    if (http->conn_count > 0 && http->handles != NULL) {
+        http->handles->sweep_ms = CLOSING_SWEEP_MS;
+        uv_timer_start(&http->handles->sweep, on_sweep, CLOSING_SWEEP_MS, CLOSING_SWEEP_MS);
     }
 }
 

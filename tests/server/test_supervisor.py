@@ -81,21 +81,24 @@ def wait_gone(pid):
 
 
 class Load:
-    """Requests on connections of their own, until it is left; collects what was answered and what failed."""
+    """Requests until it is left, each on a connection of its own unless keep_alive; collects answers and failures."""
 
-    def __init__(self, url, threads=4):
+    def __init__(self, url, threads=4, keep_alive=False):
         self.url = url
+        self.keep_alive = keep_alive
         self.answers = collections.Counter()
         self.failures = []
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
     def _run(self):
-        while not self._over.is_set():
-            try:
-                self.answers[get(self.url)] += 1
-            except Exception as exc:
-                self.failures.append(exc)
+        with httpx.Client(trust_env=False, timeout=DEADLINE) as client:
+            while not self._over.is_set():
+                try:
+                    answer = client.get(self.url).text if self.keep_alive else get(self.url)
+                    self.answers[answer] += 1
+                except Exception as exc:
+                    self.failures.append(exc)
 
     def __enter__(self):
         for thread in self._threads:
@@ -189,10 +192,11 @@ def test_a_worker_that_is_killed_is_replaced(supervise):
     assert command.stop() == 0
 
 
-def test_no_connection_fails_while_workers_are_replaced(supervise):
+@pytest.mark.parametrize("keep_alive", [False, True], ids=["connections", "keep-alive"])
+def test_no_request_fails_while_workers_are_replaced(supervise, keep_alive):
     command, url = supervise()
     before = pids(url, 2)
-    with Load(url) as load:
+    with Load(url, keep_alive=keep_alive) as load:
         for _ in range(3):
             command.send(signal.SIGHUP)
             for _ in range(2):
