@@ -1,0 +1,359 @@
+#include "transport/datagram.h"
+
+#include <string.h>
+#include <structmember.h>
+
+#include "common/sockaddr.h"
+#include "transport/watermarks.h"
+
+#define LOST_WRITES_LOGGED 5
+
+static PyObject *connection_lost(PyObject *self, PyObject *exception) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    if (t->protocol == NULL) {
+        Py_RETURN_NONE;
+    }
+    bolide_datagram_notify(t, t->loop->st->str_connection_lost, exception, NULL);
+    PyObject *result = PyObject_CallMethodNoArgs(t->sock, t->loop->st->str_close);
+    Py_CLEAR(t->protocol);
+    return result;
+}
+
+/* --- making one ------------------------------------------------------------------------------- */
+
+/* connection_made(), then reading, then the waiter: the order that asyncio keeps. */
+static PyObject *start(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    if (t->protocol == NULL) {
+        Py_RETURN_NONE;
+    }
+    bolide_datagram_notify(t, t->loop->st->str_connection_made, self, NULL);
+    if (!(t->flags & BOLIDE_DATAGRAM_LOST) && bolide_datagram_watch(t) < 0) {
+        return NULL;
+    }
+    PyObject *waiter = t->waiter;
+    t->waiter = NULL;
+    if (waiter != NULL) {
+        PyObject *done = PyObject_CallMethodNoArgs(waiter, t->loop->st->str_done);
+        PyObject *result = done == Py_False ? PyObject_CallMethodOneArg(waiter, t->loop->st->str_set_result, Py_None)
+                                            : Py_XNewRef(done);
+        Py_XDECREF(done);
+        Py_DECREF(waiter);
+        return result;
+    }
+    Py_RETURN_NONE;
+}
+
+static int fill_extra(bolide_datagram *t, PyObject *extra) {
+    bolide_state *st = t->loop->st;
+    t->extra = PyDict_New();
+    if (t->extra == NULL || (extra != Py_None && PyDict_Update(t->extra, extra) < 0)) {
+        return -1;
+    }
+    PyObject *wrapped = PyObject_CallOneArg(st->asyncio_TransportSocket, t->sock);
+    int failed = wrapped == NULL || PyDict_SetItem(t->extra, st->str_socket, wrapped) < 0;
+    Py_XDECREF(wrapped);
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    if (!failed && getsockname(t->fd, (struct sockaddr *)&address, &len) == 0) {
+        PyObject *name = bolide_sockaddr_object((struct sockaddr *)&address, len);
+        failed = name == NULL || PyDict_SetItem(t->extra, st->str_sockname, name) < 0;
+        Py_XDECREF(name);
+    }
+    len = sizeof(address);
+    PyObject *peername = Py_NewRef(Py_None);
+    if (!failed && getpeername(t->fd, (struct sockaddr *)&address, &len) == 0) {
+        t->flags |= BOLIDE_DATAGRAM_CONNECTED;
+        Py_SETREF(peername, bolide_sockaddr_object((struct sockaddr *)&address, len));
+    }
+    failed = failed || peername == NULL || PyDict_SetDefault(t->extra, st->str_peername, peername) == NULL;
+    Py_XDECREF(peername);
+    return failed ? -1 : 0;
+}
+
+static PyObject *make_datagram_transport(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"sock", "protocol", "address", "waiter", "extra", NULL};
+    bolide_loop *loop = (bolide_loop *)self;
+    PyObject *sock, *protocol, *address = Py_None, *waiter = Py_None, *extra = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOO:_make_datagram_transport", names, &sock, &protocol, &address,
+                                     &waiter, &extra) ||
+        bolide_loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    int fd = bolide_fileno(sock);
+    bolide_datagram *t = fd >= 0 ? PyObject_GC_New(bolide_datagram, loop->st->DatagramTransportType) : NULL;
+    if (t == NULL) {
+        return NULL;
+    }
+    memset((char *)t + sizeof(PyObject), 0, sizeof(*t) - sizeof(PyObject));
+    t->loop = (bolide_loop *)Py_NewRef(loop);
+    t->sock = Py_NewRef(sock);
+    t->protocol = Py_NewRef(protocol);
+    t->address = Py_NewRef(address);
+    t->waiter = waiter != Py_None ? Py_NewRef(waiter) : NULL;
+    t->fd = fd;
+    t->high_water = BOLIDE_DATAGRAM_HIGH_WATER;
+    t->low_water = BOLIDE_DATAGRAM_HIGH_WATER / 4;
+    t->context = PyContext_CopyCurrent();
+    t->queue = PyList_New(0);
+    PyObject_GC_Track((PyObject *)t);
+    if (t->context == NULL || t->queue == NULL || fill_extra(t, extra) < 0 || bolide_datagram_open(t) < 0) {
+        t->flags |= BOLIDE_DATAGRAM_CLOSING;
+        Py_DECREF(t);
+        return NULL;
+    }
+    PyObject *method = PyObject_GetAttrString((PyObject *)t, "_start");
+    if (method == NULL || bolide_watchers_set_transport(loop, fd, (PyObject *)t) < 0 ||
+        bolide_loop_schedule(loop, method, NULL, 0, NULL) < 0) {
+        t->resource.close(&t->resource);
+        Py_CLEAR(t);
+    }
+    Py_XDECREF(method);
+    return (PyObject *)t;
+}
+
+PyMethodDef bolide_datagram_methods[] = {
+    {"_make_datagram_transport", (PyCFunction)(void (*)(void))make_datagram_transport, METH_VARARGS | METH_KEYWORDS,
+     NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+/* --- methods
+ * -------------------------------------------------------------------------------------------------------------------
+ */
+
+/* The address to send to: the fixed one, if there is one. Borrowed; NULL with ValueError set. */
+static PyObject *check_address(bolide_datagram *t, PyObject *address) {
+    if (t->address == Py_None) {
+        return address;
+    }
+    int same = address == Py_None ? 1 : PyObject_RichCompareBool(address, t->address, Py_EQ);
+    if (same == 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S", t->address);
+    }
+    return same > 0 ? t->address : NULL;
+}
+
+static PyObject *transport_sendto(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"data", "addr", NULL};
+    bolide_datagram *t = (bolide_datagram *)self;
+    PyObject *data, *address = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:sendto", names, &data, &address)) {
+        return NULL;
+    }
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
+        return PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
+                            Py_TYPE(data)->tp_name);
+    }
+    address = check_address(t, address);
+    if (address == NULL) {
+        return NULL;
+    }
+    if (t->flags & BOLIDE_DATAGRAM_LOST) {
+        if (t->lost_writes++ >= LOST_WRITES_LOGGED) {
+            return PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", "socket.send() raised exception.");
+        }
+        Py_RETURN_NONE;
+    }
+    Py_INCREF(t);
+    int status = bolide_datagram_send(t, data, address);
+    Py_DECREF(t);
+    if (status < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    if (!(t->flags & BOLIDE_DATAGRAM_CLOSING)) {
+        t->flags |= BOLIDE_DATAGRAM_CLOSING;
+        if (PyList_GET_SIZE(t->queue) == 0) {
+            bolide_datagram_lose(t, NULL);
+        } else if (bolide_datagram_watch(t) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_datagram_lose((bolide_datagram *)self, NULL);
+    Py_RETURN_NONE;
+}
+
+static PyObject *is_closing(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(((bolide_datagram *)self)->flags & BOLIDE_DATAGRAM_CLOSING);
+}
+
+static PyObject *set_protocol(PyObject *self, PyObject *protocol) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    Py_XSETREF(t->protocol, Py_NewRef(protocol));
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *protocol = ((bolide_datagram *)self)->protocol;
+    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+}
+
+static PyObject *get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyLong_FromSize_t(((bolide_datagram *)self)->queued);
+}
+
+static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    return Py_BuildValue("(nn)", (Py_ssize_t)t->low_water, (Py_ssize_t)t->high_water);
+}
+
+static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    if (bolide_parse_watermarks(args, kwargs, BOLIDE_DATAGRAM_HIGH_WATER, &t->high_water, &t->low_water) < 0) {
+        return NULL;
+    }
+    bolide_datagram_flow(t);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"name", "default", NULL};
+    PyObject *name, *fallback = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
+        return NULL;
+    }
+    PyObject *value = PyDict_GetItemWithError(((bolide_datagram *)self)->extra, name);
+    return value == NULL && PyErr_Occurred() ? NULL : Py_NewRef(value != NULL ? value : fallback);
+}
+
+static PyObject *transport_repr(PyObject *self) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    const char *state = t->flags & BOLIDE_DATAGRAM_LOST      ? "closed"
+                        : t->flags & BOLIDE_DATAGRAM_CLOSING ? "closing"
+                                                             : "open";
+    return PyUnicode_FromFormat("<bolide.DatagramTransport fd=%d %s bufsize=%zu>", t->fd, state, t->queued);
+}
+
+/* --- the type --------------------------------------------------------------------------------- */
+
+static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(t->extra);
+    Py_VISIT(t->loop);
+    Py_VISIT(t->sock);
+    Py_VISIT(t->protocol);
+    Py_VISIT(t->context);
+    Py_VISIT(t->address);
+    Py_VISIT(t->queue);
+    Py_VISIT(t->waiter);
+    return 0;
+}
+
+static int transport_clear(PyObject *self) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    Py_CLEAR(t->extra);
+    Py_CLEAR(t->protocol);
+    Py_CLEAR(t->waiter);
+    return 0;
+}
+
+static void transport_finalize(PyObject *self) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (!(t->flags & BOLIDE_DATAGRAM_CLOSING) && PyErr_ResourceWarning(self, 1, "unclosed transport %R", self) < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+static void transport_dealloc(PyObject *self) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    if (t->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    transport_clear(self);
+    Py_CLEAR(t->sock);
+    Py_CLEAR(t->context);
+    Py_CLEAR(t->address);
+    Py_CLEAR(t->queue);
+    for (int i = 0; t->peers != NULL && i < BOLIDE_DATAGRAM_PEERS; i++) {
+        Py_XDECREF(t->peers[i].object);
+    }
+    PyMem_Free(t->peers);
+    Py_CLEAR(t->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef transport_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_datagram, weakrefs), READONLY, NULL},
+    {"_loop", T_OBJECT, offsetof(bolide_datagram, loop), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+#define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
+
+static PyMethodDef transport_methods[] = {
+    {"sendto", KEYWORDS(transport_sendto),
+     PyDoc_STR("sendto(data, addr=None)\n--\n\nSend a datagram to addr, or to the remote address of the endpoint.\n\n"
+               "Sent at once if the socket takes it, else queued. Raises TypeError, ValueError.")},
+    {"close", transport_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nClose once the queue is empty.")},
+    {"abort", transport_abort, METH_NOARGS, PyDoc_STR("abort()\n--\n\nClose at once; the queue is lost.")},
+    {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
+    {"set_protocol", set_protocol, METH_O, PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
+    {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
+    {"get_extra_info", KEYWORDS(get_extra_info),
+     PyDoc_STR("get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\".")},
+    {"get_write_buffer_size", get_write_buffer_size, METH_NOARGS,
+     PyDoc_STR("get_write_buffer_size()\n--\n\nBytes queued.")},
+    {"get_write_buffer_limits", get_write_buffer_limits, METH_NOARGS,
+     PyDoc_STR("get_write_buffer_limits()\n--\n\n(low, high) in bytes.")},
+    {"set_write_buffer_limits", KEYWORDS(set_write_buffer_limits),
+     PyDoc_STR(
+         "set_write_buffer_limits(high=None, low=None)\n--\n\nThe marks for pause_writing() and resume_writing().")},
+    {"_start", start, METH_NOARGS, NULL},
+    {"_call_connection_lost", connection_lost, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot transport_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The transport of a datagram socket. Source: asyncio.DatagramTransport.")},
+    {Py_tp_traverse, transport_traverse},
+    {Py_tp_clear, transport_clear},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_dealloc, transport_dealloc},
+    {Py_tp_repr, transport_repr},
+    {Py_tp_members, transport_members},
+    {Py_tp_methods, transport_methods},
+    {0, NULL},
+};
+
+static PyType_Spec transport_spec = {
+    .name = "bolide.DatagramTransport",
+    .basicsize = sizeof(bolide_datagram),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = transport_slots,
+};
+
+int bolide_datagram_init(PyObject *module, bolide_state *st) {
+    PyTypeObject *base = (PyTypeObject *)st->asyncio_DatagramTransport;
+    if (base->tp_basicsize > (Py_ssize_t)offsetof(bolide_datagram, resource)) {
+        PyErr_SetString(PyExc_ImportError,
+                        "bolide does not know the layout of this Python's asyncio.DatagramTransport");
+        return -1;
+    }
+    /* asyncio's own datagram transport is an asyncio.Transport too. */
+    PyObject *bases = PyTuple_Pack(2, st->asyncio_DatagramTransport, st->asyncio_Transport);
+    if (bases == NULL) {
+        return -1;
+    }
+    int status = bolide_add_type(module, &transport_spec, bases, &st->DatagramTransportType, true);
+    Py_DECREF(bases);
+    return status;
+}
