@@ -8,6 +8,7 @@ errors and warnings are then those of the running version.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import selectors
 import signal
@@ -131,12 +132,13 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         backlog: int = 100,
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
     ) -> None:
         if sslcontext is not None:
             protocol_factory = functools.partial(
                 self._make_ssl_protocol, protocol_factory, sslcontext, ssl_handshake_timeout, ssl_shutdown_timeout
             )
-        self._listen(sock, protocol_factory, backlog, server)
+        self._listen(sock, protocol_factory, backlog, server, context)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         self._stop_listening(sock)

@@ -335,7 +335,23 @@ int bolide_watchers_check_free(bolide_loop *loop, int fd) {
     return -1;
 }
 
-static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs, int event, bool is_public) {
+/* The keyword `context`, which asyncio's own transports pass since Python 3.15. *context is borrowed, NULL when absent.
+ */
+static int parse_context(bolide_loop *loop, PyObject *const *values, PyObject *names, PyObject **context) {
+    *context = NULL;
+    Py_ssize_t count = names != NULL ? PyTuple_GET_SIZE(names) : 0;
+    if (count == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(names, 0), loop->st->str_context) == 0 &&
+        (values[0] == Py_None || PyContext_CheckExact(values[0]))) {
+        *context = values[0];
+    } else if (count > 0) {
+        PyErr_SetString(PyExc_TypeError, "the only keyword argument is context, a contextvars.Context");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *context, int event,
+                     bool is_public) {
     if (nargs < 2) {
         PyErr_Format(PyExc_TypeError, "add_%s() takes a file descriptor and a callback",
                      event == BOLIDE_READABLE ? "reader" : "writer");
@@ -348,7 +364,7 @@ static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (fd < 0 || (is_public && bolide_watchers_check_free(loop, fd) < 0)) {
         return NULL;
     }
-    bolide_handle *handle = bolide_handle_new(loop, false, args[1], args + 2, nargs - 2, NULL);
+    bolide_handle *handle = bolide_handle_new(loop, false, args[1], args + 2, nargs - 2, context);
     if (handle == NULL) {
         return NULL;
     }
@@ -380,10 +396,15 @@ static PyObject *remove_one(bolide_loop *loop, PyObject *arg, int event, bool is
 
 #define WATCHER_METHODS(side, event)                                                                                   \
     static PyObject *add_##side(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {                             \
-        return add((bolide_loop *)self, args, nargs, event, true);                                                     \
+        return add((bolide_loop *)self, args, nargs, NULL, event, true);                                               \
     }                                                                                                                  \
-    static PyObject *_add_##side(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {                            \
-        return add((bolide_loop *)self, args, nargs, event, false);                                                    \
+    static PyObject *_add_##side(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {           \
+        bolide_loop *loop = (bolide_loop *)self;                                                                       \
+        PyObject *context;                                                                                             \
+        if (parse_context(loop, args + nargs, names, &context) < 0) {                                                  \
+            return NULL;                                                                                               \
+        }                                                                                                              \
+        return add(loop, args, nargs, context, event, false);                                                          \
     }                                                                                                                  \
     static PyObject *remove_##side(PyObject *self, PyObject *fd) {                                                     \
         return remove_one((bolide_loop *)self, fd, event, true);                                                       \
@@ -426,8 +447,8 @@ PyMethodDef bolide_watchers_methods[] = {
      PyDoc_STR("remove_reader(fd)\n--\n\nStop watching fd for reading. Returns whether it was watched.")},
     {"remove_writer", remove_writer, METH_O,
      PyDoc_STR("remove_writer(fd)\n--\n\nStop watching fd for writing. Returns whether it was watched.")},
-    {"_add_reader", (PyCFunction)(void (*)(void))_add_reader, METH_FASTCALL, NULL},
-    {"_add_writer", (PyCFunction)(void (*)(void))_add_writer, METH_FASTCALL, NULL},
+    {"_add_reader", (PyCFunction)(void (*)(void))_add_reader, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_add_writer", (PyCFunction)(void (*)(void))_add_writer, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_remove_reader", _remove_reader, METH_O, NULL},
     {"_remove_writer", _remove_writer, METH_O, NULL},
     {"_watched", watched, METH_O, NULL},

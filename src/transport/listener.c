@@ -13,6 +13,7 @@ typedef struct {
     PyObject *sock;             /* the listening socket.socket; the acceptor has a duplicate of its descriptor */
     PyObject *protocol_factory; /* called for each connection */
     PyObject *server;           /* asyncio.Server or None */
+    PyObject *context;          /* contextvars.Context of which each connection gets a copy */
     bool pipe;                  /* a Unix socket */
 } listener;
 
@@ -29,6 +30,7 @@ static int listener_traverse(bolide_resource *res, visitproc visit, void *arg) {
     Py_VISIT(l->sock);
     Py_VISIT(l->protocol_factory);
     Py_VISIT(l->server);
+    Py_VISIT(l->context);
     return 0;
 }
 
@@ -37,6 +39,7 @@ static void on_close(bolide_acceptor *a) {
     Py_CLEAR(l->sock);
     Py_CLEAR(l->protocol_factory);
     Py_CLEAR(l->server);
+    Py_CLEAR(l->context);
     PyMem_RawFree(l);
 }
 
@@ -45,16 +48,29 @@ static void listener_close(bolide_resource *res) {
     bolide_acceptor_close(&of_resource(res)->acceptor);
 }
 
+/* The protocol and the transport of a connection. NULL, with an exception set or not: the descriptor is closed. */
+static bolide_transport *make_transport(listener *l, int fd, PyObject *factory, PyObject *server) {
+    PyObject *protocol = PyObject_CallNoArgs(factory);
+    if (protocol == NULL || l->acceptor.fd < 0) {
+        close(fd); /* the factory failed, or closed the server: what was accepted then goes too */
+        Py_XDECREF(protocol);
+        return NULL;
+    }
+    bolide_transport *t = bolide_transport_new(l->loop, NULL, fd, l->pipe, protocol, server, NULL);
+    Py_DECREF(protocol);
+    return t;
+}
+
 static void on_connection(bolide_acceptor *a, int fd) {
     listener *l = of_acceptor(a);
     bolide_loop *loop = l->loop;
     PyObject *factory = Py_NewRef(l->protocol_factory);
     PyObject *server = Py_NewRef(l->server);
-    PyObject *protocol = PyObject_CallNoArgs(factory);
+    PyObject *context = PyContext_Copy(l->context);
     bolide_transport *t = NULL;
-    /* The factory may have closed the server: what was accepted then goes too. */
-    if (protocol != NULL && a->fd >= 0) {
-        t = bolide_transport_new(loop, NULL, fd, l->pipe, protocol, server, NULL);
+    if (context != NULL && PyContext_Enter(context) == 0) {
+        t = make_transport(l, fd, factory, server);
+        (void)PyContext_Exit(context);
     } else {
         close(fd);
     }
@@ -62,9 +78,9 @@ static void on_connection(bolide_acceptor *a, int fd) {
         bolide_transport_start(t);
         Py_DECREF(t);
     } else if (PyErr_Occurred()) {
-        bolide_loop_report(loop, "Error on transport creation for incoming connection", "protocol", protocol);
+        bolide_loop_report(loop, "Error on transport creation for incoming connection", NULL, NULL);
     }
-    Py_XDECREF(protocol);
+    Py_XDECREF(context);
     Py_DECREF(server);
     Py_DECREF(factory);
 }
@@ -92,7 +108,8 @@ static bool is_unix_socket(int fd) {
     return getsockname(fd, (struct sockaddr *)&address, &len) == 0 && address.ss_family == AF_UNIX;
 }
 
-static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backlog, PyObject *server) {
+static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backlog, PyObject *server,
+                 PyObject *context) {
     int fd = bolide_fileno(sock);
     if (fd < 0) {
         return -1;
@@ -102,8 +119,14 @@ static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backl
         PyErr_NoMemory();
         return -1;
     }
+    l->context = context != Py_None ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (l->context == NULL) {
+        PyMem_RawFree(l);
+        return -1;
+    }
     int status = bolide_acceptor_open(&l->acceptor, loop, fd, backlog, &acceptor_ops);
     if (status < 0) {
+        Py_DECREF(l->context);
         PyMem_RawFree(l);
         bolide_error_set(status);
         return -1;
@@ -119,12 +142,20 @@ static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backl
     return 0;
 }
 
+static int check_context(PyObject *context) {
+    if (context != Py_None && !PyContext_CheckExact(context)) {
+        PyErr_Format(PyExc_TypeError, "context must be a contextvars.Context, not %.100s", Py_TYPE(context)->tp_name);
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *listen_on(PyObject *self, PyObject *args) {
-    PyObject *sock, *factory, *server;
+    PyObject *sock, *factory, *server, *context;
     int backlog;
     if (bolide_loop_check_closed((bolide_loop *)self) < 0 ||
-        !PyArg_ParseTuple(args, "OOiO:_listen", &sock, &factory, &backlog, &server) ||
-        start((bolide_loop *)self, sock, factory, backlog, server) < 0) {
+        !PyArg_ParseTuple(args, "OOiOO:_listen", &sock, &factory, &backlog, &server, &context) ||
+        check_context(context) < 0 || start((bolide_loop *)self, sock, factory, backlog, server, context) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -152,12 +183,12 @@ static PyObject *start_from_handle(PyObject *self, PyObject *transport) {
 }
 
 static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
+    static char *names[] = {"sock", "protocol", "waiter", "extra", "server", "context", NULL};
     bolide_loop *loop = (bolide_loop *)self;
-    PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OO:_make_socket_transport", names, &sock, &protocol, &waiter,
-                                     &extra, &server) ||
-        bolide_loop_check_closed(loop) < 0) {
+    PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None, *context = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OOO:_make_socket_transport", names, &sock, &protocol, &waiter,
+                                     &extra, &server, &context) ||
+        check_context(context) < 0 || bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
     int fd = bolide_fileno(sock);
@@ -169,6 +200,9 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
         return NULL;
     }
     t->waiter = waiter != Py_None ? Py_NewRef(waiter) : NULL;
+    if (context != Py_None) {
+        Py_SETREF(t->context, Py_NewRef(context));
+    }
     PyObject *starter = PyObject_GetAttrString(self, "_start_transport");
     PyObject *argv[1] = {(PyObject *)t};
     int failed = starter == NULL || bolide_loop_schedule(loop, starter, argv, 1, NULL) < 0;
@@ -182,12 +216,12 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
 
 PyMethodDef bolide_transport_methods[] = {
     {"_listen", listen_on, METH_VARARGS,
-     PyDoc_STR("_listen(sock, protocol_factory, backlog, server)\n--\n\nAccept connections of sock until "
+     PyDoc_STR("_listen(sock, protocol_factory, backlog, server, context)\n--\n\nAccept connections of sock until "
                "_stop_listening(sock).")},
     {"_stop_listening", stop_listening, METH_O, PyDoc_STR("_stop_listening(sock)\n--\n\nStop accepting.")},
     {"_start_transport", start_from_handle, METH_O, NULL},
     {"_make_socket_transport", (PyCFunction)(void (*)(void))make_socket_transport, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("_make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None)\n--\n\nA "
+     PyDoc_STR("_make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None, context=None)\n--\n\nA "
                "StreamTransport over "
                "a connected socket; connection_made() follows on the next turn.")},
     {NULL, NULL, 0, NULL},
