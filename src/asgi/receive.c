@@ -46,7 +46,9 @@ int bolide_receive_poll(bolide_request *r, bool woken, PyObject **message) {
     if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {
         bolide_conn_continue(r->conn);
     }
-    bool end = (r->flags & BOLIDE_REQUEST_LAST) != 0 && (woken || (r->flags & BOLIDE_REQUEST_TAKEN) == 0);
+    bool left = r->conn == NULL || (r->conn->flags & BOLIDE_CONN_EOF) != 0;
+    /* Woken by the peer's FIN, not by the end of the body, when that was taken already. */
+    bool end = (r->flags & BOLIDE_REQUEST_LAST) != 0 && ((woken && !left) || (r->flags & BOLIDE_REQUEST_TAKEN) == 0);
     if (r->body != NULL || end) {
         *message = body_message(r);
         if (*message == NULL) {
@@ -57,7 +59,7 @@ int bolide_receive_poll(bolide_request *r, bool woken, PyObject **message) {
         }
         return 1;
     }
-    if (r->conn == NULL || (r->conn->flags & BOLIDE_CONN_EOF) != 0) {
+    if (left) {
         r->flags |= BOLIDE_REQUEST_TOLD;
         *message = disconnect_message(r);
         return *message != NULL ? 1 : -1;
