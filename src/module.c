@@ -4,12 +4,13 @@
 #include "loop/loop.h"
 #include "loop/sock.h"
 #include "transport/datagram.h"
+#include "transport/tls.h"
 #include "transport/transport.h"
 
 static int module_exec(PyObject *module) {
     bolide_state *st = bolide_state_new(module);
     if (st == NULL || bolide_handle_init(module, st) < 0 || bolide_loop_init(module, st) < 0 ||
-        bolide_sock_init(module, st) < 0 || bolide_transport_init(module, st) < 0 ||
+        bolide_sock_init(module, st) < 0 || bolide_tls_init(module, st) < 0 || bolide_transport_init(module, st) < 0 ||
         bolide_datagram_init(module, st) < 0 || bolide_asgi_init(module, st) < 0) {
         return -1;
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import selectors
 import signal
 import socket
@@ -134,11 +133,11 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         context: contextvars.Context | None = None,
     ) -> None:
-        if sslcontext is not None:
-            protocol_factory = functools.partial(
-                self._make_ssl_protocol, protocol_factory, sslcontext, ssl_handshake_timeout, ssl_shutdown_timeout
-            )
-        self._listen(sock, protocol_factory, backlog, server, context)
+        if sslcontext is None:
+            self._listen(sock, protocol_factory, backlog, server, context)
+        else:
+            timeouts = _tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+            self._listen(sock, protocol_factory, backlog, server, context, sslcontext, *timeouts)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         self._stop_listening(sock)
@@ -159,22 +158,92 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             if reading:
                 transp.resume_reading()
 
-    def _make_ssl_protocol(
+    def _make_ssl_transport(
         self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
         sslcontext: Any,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
-    ) -> sslproto.SSLProtocol:
-        return sslproto.SSLProtocol(
-            self,
-            protocol_factory(),
-            sslcontext,
-            None,
-            True,
-            ssl_handshake_timeout=handshake_timeout,
-            ssl_shutdown_timeout=shutdown_timeout,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Transport:
+        timeouts = _tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+        if not sslcontext:
+            sslcontext = sslproto._create_transport_context(server_side, server_hostname)
+        transport: asyncio.Transport = self._make_tls_transport(
+            rawsock, protocol, sslcontext, waiter, server_side, server_hostname, extra, server, *timeouts, context
         )
+        return transport
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport | None:
+        """Put TLS on a connection; see asyncio.loop.start_tls.
+
+        TLS within TLS, and transports of other makers, are the work of asyncio's own implementation.
+        """
+        is_plain = isinstance(transport, _core.StreamTransport) and not hasattr(transport, "_ssl_protocol")
+        if not is_plain or sslproto.ssl is None or not isinstance(sslcontext, sslproto.ssl.SSLContext):
+            return await super().start_tls(
+                transport,
+                protocol,
+                sslcontext,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+        timeouts = _tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+        waiter = self.create_future()
+        ahead = _take_early_bytes(protocol) if server_side else b""
+        try:
+            self._start_tls(transport, protocol, sslcontext, waiter, server_side, server_hostname, *timeouts, ahead)
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport  # type: ignore[no-any-return]
+
+
+def _tls_timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, float]:
+    """Both in seconds, with asyncio's defaults for None and its ValueError for what is not positive."""
+    if handshake is None:
+        handshake = constants.SSL_HANDSHAKE_TIMEOUT
+    elif handshake <= 0:
+        raise ValueError(f"ssl_handshake_timeout should be a positive number, got {handshake}")
+    if shutdown is None:
+        shutdown = constants.SSL_SHUTDOWN_TIMEOUT
+    elif shutdown <= 0:
+        raise ValueError(f"ssl_shutdown_timeout should be a positive number, got {shutdown}")
+    return handshake, shutdown
+
+
+def _take_early_bytes(protocol: asyncio.BaseProtocol) -> bytes:
+    """What an eager client sent after it asked for TLS, and a stream reader took in before the server started TLS.
+
+    It is the client's hello. As plaintext it would be an attacker's way to smuggle in commands.
+    """
+    reader = getattr(protocol, "_stream_reader", None) if isinstance(protocol, asyncio.StreamReaderProtocol) else None
+    buffer = getattr(reader, "_buffer", None)
+    if not buffer:
+        return b""
+    early = bytes(buffer)
+    buffer.clear()
+    return early
 
 
 def new_event_loop() -> Loop:

@@ -45,7 +45,8 @@ static int fill(bolide_state *st) {
     BOLIDE_STRINGS(BOLIDE_STR)
 #undef BOLIDE_STR
     st->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
-    if (st->empty_bytes == NULL) {
+    st->zero = PyLong_FromLong(0);
+    if (st->empty_bytes == NULL || st->zero == NULL) {
         return -1;
     }
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
@@ -93,6 +94,14 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
     Py_VISIT(st->HandleType);
     Py_VISIT(st->TimerHandleType);
     Py_VISIT(st->StreamTransportType);
+    Py_VISIT(st->SSLTransportType);
+    Py_VISIT(st->TLSType);
+    Py_VISIT(st->WindowType);
+    Py_VISIT(st->ssl_MemoryBIO);
+    Py_VISIT(st->ssl_SSLObject);
+    Py_VISIT(st->ssl_SSLWantReadError);
+    Py_VISIT(st->ssl_SSLSyscallError);
+    Py_VISIT(st->ssl_SSLZeroReturnError);
     Py_VISIT(st->SockOperationType);
     Py_VISIT(st->DatagramTransportType);
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
@@ -109,6 +118,14 @@ void bolide_state_clear(bolide_state *st) {
     Py_CLEAR(st->HandleType);
     Py_CLEAR(st->TimerHandleType);
     Py_CLEAR(st->StreamTransportType);
+    Py_CLEAR(st->SSLTransportType);
+    Py_CLEAR(st->TLSType);
+    Py_CLEAR(st->WindowType);
+    Py_CLEAR(st->ssl_MemoryBIO);
+    Py_CLEAR(st->ssl_SSLObject);
+    Py_CLEAR(st->ssl_SSLWantReadError);
+    Py_CLEAR(st->ssl_SSLSyscallError);
+    Py_CLEAR(st->ssl_SSLZeroReturnError);
     Py_CLEAR(st->SockOperationType);
     Py_CLEAR(st->DatagramTransportType);
     for (size_t i = 0; i < sizeof(IMPORTS) / sizeof(IMPORTS[0]); i++) {
@@ -118,6 +135,7 @@ void bolide_state_clear(bolide_state *st) {
     Py_CLEAR(st->ssl_SSLSocket);
     Py_CLEAR(st->asyncio_TRY_NATIVE);
     Py_CLEAR(st->empty_bytes);
+    Py_CLEAR(st->zero);
 #define BOLIDE_STR(name) Py_CLEAR(st->str_##name);
     BOLIDE_STRINGS(BOLIDE_STR)
 #undef BOLIDE_STR

@@ -25,6 +25,9 @@ typedef struct bolide_state {
     PyTypeObject *HandleType;
     PyTypeObject *TimerHandleType;
     PyTypeObject *StreamTransportType;
+    PyTypeObject *SSLTransportType;
+    PyTypeObject *TLSType;
+    PyTypeObject *WindowType;
     PyTypeObject *SockOperationType;
     PyTypeObject *DatagramTransportType;
 
@@ -47,6 +50,14 @@ typedef struct bolide_state {
     PyObject *ssl_SSLSocket;             /* ssl.SSLSocket, or an empty tuple in a Python without ssl */
     PyObject *socket_socket;             /* socket.socket */
     PyObject *empty_bytes;               /* b"" */
+    PyObject *zero;                      /* 0 */
+
+    /* Of the ssl module, imported with the first TLS connection; NULL before. */
+    PyObject *ssl_MemoryBIO;
+    PyObject *ssl_SSLObject;
+    PyObject *ssl_SSLWantReadError;
+    PyObject *ssl_SSLSyscallError;
+    PyObject *ssl_SSLZeroReturnError;
 
 #define BOLIDE_STR(name) PyObject *str_##name;
     BOLIDE_STRINGS(BOLIDE_STR)

@@ -11,11 +11,14 @@
     X(buffer_updated)                                                                                                  \
     X(call_exception_handler)                                                                                          \
     X(cancelled)                                                                                                       \
+    X(cipher)                                                                                                          \
     X(close)                                                                                                           \
+    X(compression)                                                                                                     \
     X(connection_lost)                                                                                                 \
     X(connection_made)                                                                                                 \
     X(context)                                                                                                         \
     X(data_received)                                                                                                   \
+    X(do_handshake)                                                                                                    \
     X(error_received)                                                                                                  \
     X(datagram_received)                                                                                               \
     X(detach)                                                                                                          \
@@ -25,6 +28,7 @@
     X(exception)                                                                                                       \
     X(fileno)                                                                                                          \
     X(get_buffer)                                                                                                      \
+    X(getpeercert)                                                                                                     \
     X(getpeername)                                                                                                     \
     X(getsockname)                                                                                                     \
     X(handle)                                                                                                          \
@@ -32,8 +36,11 @@
     X(message)                                                                                                         \
     X(name)                                                                                                            \
     X(pause_writing)                                                                                                   \
+    X(peercert)                                                                                                        \
     X(peername)                                                                                                        \
+    X(pending)                                                                                                         \
     X(protocol)                                                                                                        \
+    X(read)                                                                                                            \
     X(resume_writing)                                                                                                  \
     X(set_exception)                                                                                                   \
     X(set_result)                                                                                                      \
@@ -41,8 +48,12 @@
     X(socket)                                                                                                          \
     X(sockname)                                                                                                        \
     X(source_traceback)                                                                                                \
+    X(ssl_object)                                                                                                      \
+    X(sslcontext)                                                                                                      \
     X(transport)                                                                                                       \
     X(type)                                                                                                            \
-    X(warning)
+    X(unwrap)                                                                                                          \
+    X(warning)                                                                                                         \
+    X(write)
 
 #endif

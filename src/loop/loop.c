@@ -8,6 +8,7 @@
 #include "loop/sock.h"
 #include "transport/datagram.h"
 #include "transport/stream.h"
+#include "transport/tls.h"
 #include "transport/transport.h"
 
 /* A chain of call_soon() does not poll the kernel every turn; it does so after this many turns or nanoseconds. */
@@ -454,6 +455,22 @@ static PyObject *push_timer(bolide_loop *loop, double when, PyObject *const *arg
     return (PyObject *)handle;
 }
 
+PyObject *bolide_loop_call_later(bolide_loop *loop, double seconds, PyObject *callback, PyObject *const *args,
+                                 Py_ssize_t nargs, PyObject *context) {
+    PyObject *argv[1 + BOLIDE_HANDLE_INLINE_ARGS] = {callback};
+    if (bolide_loop_check_closed(loop) < 0 || nargs > BOLIDE_HANDLE_INLINE_ARGS) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        argv[1 + i] = args[i];
+    }
+    return push_timer(loop, bolide_loop_time() + seconds, argv, 1 + nargs, context);
+}
+
+void bolide_loop_cancel(PyObject *handle) {
+    bolide_handle_cancel((bolide_handle *)handle);
+}
+
 /* The number of seconds in `value`, which must not be None. -1 with an exception set on failure. */
 static double parse_seconds(PyObject *value, const char *method, const char *name) {
     if (value == Py_None) {
@@ -593,6 +610,7 @@ static void teardown(bolide_loop *loop) {
     bolide_watchers_clear(loop);
     drop_scheduled(loop);
     bolide_stream_free_blocks(loop);
+    bolide_tls_free_shared(loop);
     PyMem_RawFree(loop->read_buf);
     loop->read_buf = NULL;
 }
@@ -850,7 +868,8 @@ int bolide_loop_init(PyObject *module, bolide_state *st) {
         return -1;
     }
     if (add_methods(module, st, bolide_watchers_methods) < 0 || add_methods(module, st, bolide_sock_methods) < 0 ||
-        add_methods(module, st, bolide_datagram_methods) < 0 || add_methods(module, st, bolide_transport_methods) < 0) {
+        add_methods(module, st, bolide_datagram_methods) < 0 || add_methods(module, st, bolide_transport_methods) < 0 ||
+        add_methods(module, st, bolide_transport_tls_methods) < 0) {
         return -1;
     }
     return 0;

@@ -16,6 +16,7 @@
 
 struct bolide_stream;
 struct bolide_outblock;
+struct bolide_tls_shared;
 
 /* Something open on a loop, in a doubly linked list whose head is loop->resources. loop.close() closes what is left. */
 typedef struct bolide_resource {
@@ -51,6 +52,8 @@ typedef struct bolide_loop {
     struct bolide_outblock *free_blocks;            /* pool of output blocks */
     int free_block_count;
     char *read_buf; /* BOLIDE_READ_BUF bytes, shared by all streams, valid during one read callback */
+
+    struct bolide_tls_shared *tls; /* what its TLS streams share, or NULL */
 
     bolide_watchers watchers; /* add_reader/add_writer */
     PyObject *task_factory;   /* loop.set_task_factory(), NULL or None: none */
@@ -88,6 +91,14 @@ static inline bolide_loop *bolide_loop_of(const void *uv_handle) {
  * 0, or -1 with an exception set. */
 int bolide_loop_schedule(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *context);
+
+/* loop.call_later(seconds, callback, *args), `context` as above. New reference to the TimerHandle, or NULL with an
+ * exception set. */
+PyObject *bolide_loop_call_later(bolide_loop *loop, double seconds, PyObject *callback, PyObject *const *args,
+                                 Py_ssize_t nargs, PyObject *context);
+
+/* handle.cancel() */
+void bolide_loop_cancel(PyObject *handle);
 
 /* asyncio.Future(loop=loop). New reference or NULL. */
 PyObject *bolide_loop_create_future(bolide_loop *loop);

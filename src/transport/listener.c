@@ -14,6 +14,7 @@ typedef struct {
     PyObject *protocol_factory; /* called for each connection */
     PyObject *server;           /* asyncio.Server or None */
     PyObject *context;          /* contextvars.Context of which each connection gets a copy */
+    bolide_tls_options tls;     /* its objects are owned; context NULL: no TLS */
     bool pipe;                  /* a Unix socket */
 } listener;
 
@@ -31,6 +32,9 @@ static int listener_traverse(bolide_resource *res, visitproc visit, void *arg) {
     Py_VISIT(l->protocol_factory);
     Py_VISIT(l->server);
     Py_VISIT(l->context);
+    Py_VISIT(l->tls.context);
+    Py_VISIT(l->tls.handshake_timeout);
+    Py_VISIT(l->tls.shutdown_timeout);
     return 0;
 }
 
@@ -40,6 +44,9 @@ static void on_close(bolide_acceptor *a) {
     Py_CLEAR(l->protocol_factory);
     Py_CLEAR(l->server);
     Py_CLEAR(l->context);
+    Py_CLEAR(l->tls.context);
+    Py_CLEAR(l->tls.handshake_timeout);
+    Py_CLEAR(l->tls.shutdown_timeout);
     PyMem_RawFree(l);
 }
 
@@ -74,10 +81,13 @@ static void on_connection(bolide_acceptor *a, int fd) {
     } else {
         close(fd);
     }
-    if (t != NULL) {
+    if (t != NULL && l->tls.context != NULL) {
+        (void)bolide_transport_secure(t, &l->tls);
+    } else if (t != NULL) {
         bolide_transport_start(t);
-        Py_DECREF(t);
-    } else if (PyErr_Occurred()) {
+    }
+    Py_XDECREF(t);
+    if (PyErr_Occurred()) {
         bolide_loop_report(loop, "Error on transport creation for incoming connection", NULL, NULL);
     }
     Py_XDECREF(context);
@@ -102,14 +112,14 @@ static const bolide_acceptor_ops acceptor_ops = {
     .on_close = on_close,
 };
 
-static bool is_unix_socket(int fd) {
+bool bolide_is_unix_socket(int fd) {
     struct sockaddr_storage address;
     socklen_t len = sizeof(address);
     return getsockname(fd, (struct sockaddr *)&address, &len) == 0 && address.ss_family == AF_UNIX;
 }
 
 static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backlog, PyObject *server,
-                 PyObject *context) {
+                 PyObject *context, const bolide_tls_options *tls) {
     int fd = bolide_fileno(sock);
     if (fd < 0) {
         return -1;
@@ -135,14 +145,18 @@ static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backl
     l->sock = Py_NewRef(sock);
     l->protocol_factory = Py_NewRef(factory);
     l->server = Py_NewRef(server);
-    l->pipe = is_unix_socket(fd);
+    l->tls.server_side = true;
+    l->tls.context = Py_XNewRef(tls->context);
+    l->tls.handshake_timeout = Py_XNewRef(tls->handshake_timeout);
+    l->tls.shutdown_timeout = Py_XNewRef(tls->shutdown_timeout);
+    l->pipe = bolide_is_unix_socket(fd);
     l->resource.traverse = listener_traverse;
     l->resource.close = listener_close;
     bolide_resource_add(loop, &l->resource);
     return 0;
 }
 
-static int check_context(PyObject *context) {
+int bolide_check_context(PyObject *context) {
     if (context != Py_None && !PyContext_CheckExact(context)) {
         PyErr_Format(PyExc_TypeError, "context must be a contextvars.Context, not %.100s", Py_TYPE(context)->tp_name);
         return -1;
@@ -153,9 +167,12 @@ static int check_context(PyObject *context) {
 static PyObject *listen_on(PyObject *self, PyObject *args) {
     PyObject *sock, *factory, *server, *context;
     int backlog;
+    bolide_tls_options tls = {0};
     if (bolide_loop_check_closed((bolide_loop *)self) < 0 ||
-        !PyArg_ParseTuple(args, "OOiOO:_listen", &sock, &factory, &backlog, &server, &context) ||
-        check_context(context) < 0 || start((bolide_loop *)self, sock, factory, backlog, server, context) < 0) {
+        !PyArg_ParseTuple(args, "OOiOO|OOO:_listen", &sock, &factory, &backlog, &server, &context, &tls.context,
+                          &tls.handshake_timeout, &tls.shutdown_timeout) ||
+        bolide_check_context(context) < 0 ||
+        start((bolide_loop *)self, sock, factory, backlog, server, context, &tls) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -188,14 +205,14 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
     PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None, *context = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OOO:_make_socket_transport", names, &sock, &protocol, &waiter,
                                      &extra, &server, &context) ||
-        check_context(context) < 0 || bolide_loop_check_closed(loop) < 0) {
+        bolide_check_context(context) < 0 || bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
     int fd = bolide_fileno(sock);
     if (fd < 0) {
         return NULL;
     }
-    bolide_transport *t = bolide_transport_new(loop, sock, fd, is_unix_socket(fd), protocol, server, extra);
+    bolide_transport *t = bolide_transport_new(loop, sock, fd, bolide_is_unix_socket(fd), protocol, server, extra);
     if (t == NULL) {
         return NULL;
     }
@@ -216,8 +233,9 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
 
 PyMethodDef bolide_transport_methods[] = {
     {"_listen", listen_on, METH_VARARGS,
-     PyDoc_STR("_listen(sock, protocol_factory, backlog, server, context)\n--\n\nAccept connections of sock until "
-               "_stop_listening(sock).")},
+     PyDoc_STR("_listen(sock, protocol_factory, backlog, server, context, sslcontext, handshake_timeout, "
+               "shutdown_timeout)\n--\n\nAccept connections of sock until _stop_listening(sock); the last three: with "
+               "TLS.")},
     {"_stop_listening", stop_listening, METH_O, PyDoc_STR("_stop_listening(sock)\n--\n\nStop accepting.")},
     {"_start_transport", start_from_handle, METH_O, NULL},
     {"_make_socket_transport", (PyCFunction)(void (*)(void))make_socket_transport, METH_VARARGS | METH_KEYWORDS,

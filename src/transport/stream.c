@@ -4,94 +4,13 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define BLOCK_SIZE 4096
-#define BLOCK_BUFS 14
-#define BLOCK_POOL 256
-/* Smaller pieces are copied: cheaper than a reference and an iovec each. */
-#define COPY_MAX 1024
-#define LATE_NS  500000
+#include "transport/tls.h"
 
-/* Gathered output: iovecs that point into `data` or into bytes objects. */
-struct bolide_outblock {
-    bolide_outblock *next;
-    bolide_stream *stream; /* for the callback of `req` */
-    unsigned first, count; /* bufs[first .. count) have not left */
-    size_t used;           /* bytes used in data */
-    uv_buf_t bufs[BLOCK_BUFS];
-    PyObject *owners[BLOCK_BUFS]; /* keeps bufs[i] alive, or NULL: it lies in data */
-    uv_write_t req;               /* when the socket was not writable */
-    char data[];
-};
-
-#define BLOCK_DATA (BLOCK_SIZE - offsetof(bolide_outblock, data))
-_Static_assert(BLOCK_DATA >= BOLIDE_RESERVE_MAX, "a reservation fits in one block");
-
-/* --- blocks ----------------------------------------------------------------------------------- */
-
-static bolide_outblock *block_new(bolide_loop *loop) {
-    bolide_outblock *block = loop->free_blocks;
-    if (block != NULL) {
-        loop->free_blocks = block->next;
-        loop->free_block_count--;
-    } else {
-        block = PyMem_RawMalloc(BLOCK_SIZE);
-        if (block == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-    }
-    block->next = NULL;
-    block->first = block->count = 0;
-    block->used = 0;
-    return block;
-}
-
-static void block_free(bolide_loop *loop, bolide_outblock *block) {
-    for (unsigned i = block->first; i < block->count; i++) {
-        Py_XDECREF(block->owners[i]);
-    }
-    if (loop->free_block_count < BLOCK_POOL && !loop->closed) {
-        block->next = loop->free_blocks;
-        loop->free_blocks = block;
-        loop->free_block_count++;
-    } else {
-        PyMem_RawFree(block);
-    }
-}
-
-void bolide_stream_free_blocks(bolide_loop *loop) {
-    while (loop->free_blocks != NULL) {
-        bolide_outblock *block = loop->free_blocks;
-        loop->free_blocks = block->next;
-        PyMem_RawFree(block);
-    }
-    loop->free_block_count = 0;
-}
-
-static size_t block_pending(const bolide_outblock *block) {
-    size_t sum = 0;
-    for (unsigned i = block->first; i < block->count; i++) {
-        sum += block->bufs[i].len;
-    }
-    return sum;
-}
-
-/* `len` bytes from the front have left. */
-static void block_consume(bolide_outblock *block, size_t len) {
-    while (len > 0 && len >= block->bufs[block->first].len) {
-        len -= block->bufs[block->first].len;
-        Py_CLEAR(block->owners[block->first]);
-        block->first++;
-    }
-    if (len > 0) {
-        block->bufs[block->first].base += len;
-        block->bufs[block->first].len -= len;
-    }
-}
+#define LATE_NS 500000
 
 /* --- the flush list --------------------------------------------------------------------------- */
 
-static void list_for_flush(bolide_stream *s) {
+void bolide_stream_list(bolide_stream *s) {
     bolide_loop *loop = s->loop;
     if (s->flags & (BOLIDE_STREAM_LISTED | BOLIDE_STREAM_IN_FLIGHT)) {
         return;
@@ -137,32 +56,24 @@ void bolide_loop_flush_if_late(bolide_loop *loop) {
 /* --- output ----------------------------------------------------------------------------------- */
 
 static bool takes_output(const bolide_stream *s) {
-    unsigned refused =
-        BOLIDE_STREAM_SHUTDOWN | BOLIDE_STREAM_FIN_SENT | BOLIDE_STREAM_CLOSE_AFTER | BOLIDE_STREAM_BROKEN;
+    unsigned refused = BOLIDE_STREAM_SHUTDOWN | BOLIDE_STREAM_FIN_SENT | BOLIDE_STREAM_CLOSE_AFTER |
+                       BOLIDE_STREAM_BROKEN | BOLIDE_STREAM_UNWRAPPING;
     return (s->flags & BOLIDE_STREAM_OPEN) && !(s->flags & refused);
 }
 
-/* The block to append to: one that is not in flight, has a free iovec and `len` bytes of room. NULL with MemoryError
- * set. */
-static bolide_outblock *room_for(bolide_stream *s, size_t len) {
-    bolide_outblock *last = s->out_last;
-    bool in_flight = last == s->out_first && (s->flags & BOLIDE_STREAM_IN_FLIGHT);
-    if (last != NULL && !in_flight && last->count < BLOCK_BUFS && BLOCK_DATA - last->used >= len) {
-        return last;
-    }
-    bolide_outblock *block = block_new(s->loop);
-    if (block == NULL) {
-        return NULL;
-    }
-    block->stream = s;
-    *(last != NULL ? &last->next : &s->out_first) = block;
-    s->out_last = block;
-    return block;
+/* Where the owner's output is gathered. */
+static bolide_outlist *gathered(bolide_stream *s) {
+    return s->tls != NULL ? &s->tls->plain : &s->out;
+}
+
+/* Is the first block of that list in flight? */
+static bool is_locked(const bolide_stream *s) {
+    return s->tls == NULL && (s->flags & BOLIDE_STREAM_IN_FLIGHT) != 0;
 }
 
 static void account(bolide_stream *s, size_t len) {
     s->pending += len;
-    list_for_flush(s);
+    bolide_stream_list(s);
     if (s->pending > s->high_water || s->pending >= BOLIDE_FLUSH_NOW) {
         bolide_stream_flush(s);
         if (s->pending > s->high_water) {
@@ -171,67 +82,31 @@ static void account(bolide_stream *s, size_t len) {
     }
 }
 
-/* `len` bytes now stand at the end of the block's data: extend its last iovec, or begin one. */
-static void append_data(bolide_outblock *block, size_t len) {
-    char *start = block->data + block->used;
-    block->used += len;
-    if (block->count > block->first) {
-        uv_buf_t *last = &block->bufs[block->count - 1];
-        if (block->owners[block->count - 1] == NULL && last->base + last->len == start) {
-            last->len += len;
-            return;
-        }
-    }
-    block->owners[block->count] = NULL;
-    block->bufs[block->count++] = uv_buf_init(start, (unsigned)len);
-}
-
 int bolide_stream_write(bolide_stream *s, const char *data, size_t len) {
-    if (!takes_output(s)) {
+    if (len == 0 || !takes_output(s)) {
         return 0;
     }
-    size_t total = len;
-    while (len > 0) {
-        bolide_outblock *block = room_for(s, 1);
-        if (block == NULL) {
-            return -1;
-        }
-        size_t room = BLOCK_DATA - block->used;
-        size_t part = len < room ? len : room;
-        memcpy(block->data + block->used, data, part);
-        append_data(block, part);
-        data += part;
-        len -= part;
+    if (bolide_out_write(s->loop, gathered(s), is_locked(s), data, len) < 0) {
+        return -1;
     }
-    if (total > 0) {
-        account(s, total);
-    }
+    account(s, len);
     return 0;
 }
 
 int bolide_stream_write_object(bolide_stream *s, PyObject *bytes) {
     size_t len = (size_t)PyBytes_GET_SIZE(bytes);
-    if (len <= COPY_MAX) {
-        return bolide_stream_write(s, PyBytes_AS_STRING(bytes), len);
-    }
-    if (!takes_output(s)) {
+    if (len == 0 || !takes_output(s)) {
         return 0;
     }
-    bolide_outblock *block = room_for(s, 0);
-    if (block == NULL) {
+    if (bolide_out_write_object(s->loop, gathered(s), is_locked(s), bytes) < 0) {
         return -1;
     }
-    block->owners[block->count] = Py_NewRef(bytes);
-    /* Assigned by hand: uv_buf_init() takes an unsigned int, which a body of 4 GiB exceeds. */
-    block->bufs[block->count].base = PyBytes_AS_STRING(bytes);
-    block->bufs[block->count].len = len;
-    block->count++;
     account(s, len);
     return 0;
 }
 
 char *bolide_stream_reserve(bolide_stream *s, size_t len) {
-    bolide_outblock *block = room_for(s, len);
+    bolide_outblock *block = bolide_out_room(s->loop, gathered(s), is_locked(s), len);
     return block == NULL ? NULL : block->data + block->used;
 }
 
@@ -239,36 +114,28 @@ void bolide_stream_commit(bolide_stream *s, size_t len) {
     if (len == 0 || !takes_output(s)) {
         return;
     }
-    append_data(s->out_last, len);
+    bolide_out_commit(gathered(s)->last, len);
     account(s, len);
 }
 
 static void drop_output(bolide_stream *s) {
-    bolide_outblock *block = s->out_first;
-    if (block != NULL && (s->flags & BOLIDE_STREAM_IN_FLIGHT)) {
-        /* libuv still reads it: its callback frees it. */
-        s->out_last = block;
-        block = block->next;
-        s->out_first->next = NULL;
-    } else {
-        s->out_first = s->out_last = NULL;
-    }
-    while (block != NULL) {
-        bolide_outblock *next = block->next;
-        block_free(s->loop, block);
-        block = next;
+    /* What is in flight libuv still reads: its callback frees it. */
+    bolide_out_clear(s->loop, &s->out, (s->flags & BOLIDE_STREAM_IN_FLIGHT) != 0);
+    if (s->tls != NULL) {
+        bolide_out_clear(s->loop, &s->tls->plain, false);
     }
     s->pending = 0;
 }
 
-static void fail(bolide_stream *s, int status) {
+void bolide_stream_fail(bolide_stream *s, int status) {
     if (s->flags & BOLIDE_STREAM_BROKEN) {
         return;
     }
     s->flags |= BOLIDE_STREAM_BROKEN;
     unlist(s);
     drop_output(s);
-    bolide_stream_read_stop(s);
+    s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
+    bolide_stream_poll_stop(s);
     if (s->flags & BOLIDE_STREAM_CLOSE_AFTER) {
         bolide_stream_close(s); /* the owner has let go of it already */
     } else {
@@ -288,22 +155,14 @@ static void after_output(bolide_stream *s) {
         bolide_stream_close(s);
         return;
     }
-    if ((s->flags & BOLIDE_STREAM_SHUTDOWN) && !(s->flags & BOLIDE_STREAM_FIN_SENT)) {
+    bool may_end = s->tls == NULL || bolide_tls_has_notified(s->tls);
+    if ((s->flags & BOLIDE_STREAM_SHUTDOWN) && !(s->flags & BOLIDE_STREAM_FIN_SENT) && may_end) {
         s->flags |= BOLIDE_STREAM_FIN_SENT;
         (void)shutdown(bolide_stream_fileno(s), SHUT_WR); /* fails only when the peer is gone: reading tells */
     }
     if (s->ops->on_flushed != NULL) {
         s->ops->on_flushed(s);
     }
-}
-
-static void pop_block(bolide_stream *s) {
-    bolide_outblock *block = s->out_first;
-    s->out_first = block->next;
-    if (s->out_first == NULL) {
-        s->out_last = NULL;
-    }
-    block_free(s->loop, block);
 }
 
 static void on_written(uv_write_t *req, int status) {
@@ -313,26 +172,23 @@ static void on_written(uv_write_t *req, int status) {
     s->flags &= ~(unsigned)BOLIDE_STREAM_IN_FLIGHT;
     bool dropped = !(s->flags & BOLIDE_STREAM_OPEN) || (s->flags & BOLIDE_STREAM_BROKEN);
     if (!dropped) {
-        s->pending -= block_pending(block);
+        s->pending -= bolide_out_pending(block);
     }
-    pop_block(s);
+    bolide_out_pop(s->loop, &s->out);
     if (dropped) {
         return;
     }
     if (status < 0) {
-        fail(s, status);
+        bolide_stream_fail(s, status);
         return;
     }
-    if (s->out_first != NULL) {
-        bolide_stream_flush(s);
-    } else {
-        after_output(s);
-    }
+    bolide_stream_flush(s);
 }
 
 /* The socket takes no more: let libuv write the rest of the first block when it does. */
 static int put_in_flight(bolide_stream *s) {
-    bolide_outblock *block = s->out_first;
+    bolide_outblock *block = s->out.first;
+    block->stream = s;
     block->req.data = block;
     int status =
         uv_write(&block->req, &s->uv.stream, block->bufs + block->first, block->count - block->first, on_written);
@@ -342,35 +198,52 @@ static int put_in_flight(bolide_stream *s) {
     return status;
 }
 
+/* Send what the socket takes at once of the first block. 0 when the whole block has left, else 1: the rest is in
+ * flight; or a negative uv code. */
+static int send_block(bolide_stream *s) {
+    bolide_outblock *block = s->out.first;
+    if (block->first < block->count) {
+        int sent = uv_try_write(&s->uv.stream, block->bufs + block->first, block->count - block->first);
+        if (sent < 0 && sent != UV_EAGAIN) {
+            return sent;
+        }
+        if (sent > 0) {
+            bolide_out_consume(block, (size_t)sent);
+            s->pending -= (size_t)sent;
+        }
+        if (block->first < block->count) {
+            int status = put_in_flight(s);
+            return status < 0 ? status : 1;
+        }
+    }
+    bolide_out_pop(s->loop, &s->out);
+    return 0;
+}
+
+void bolide_stream_send(bolide_stream *s) {
+    int status = 0;
+    while (status == 0 && s->out.first != NULL && !(s->flags & BOLIDE_STREAM_IN_FLIGHT)) {
+        status = send_block(s);
+    }
+    if (status < 0) {
+        bolide_stream_fail(s, status);
+    }
+}
+
 void bolide_stream_flush(bolide_stream *s) {
     unlist(s);
-    if (!(s->flags & BOLIDE_STREAM_OPEN) || (s->flags & BOLIDE_STREAM_IN_FLIGHT)) {
+    const unsigned halted = BOLIDE_STREAM_IN_FLIGHT | BOLIDE_STREAM_BROKEN;
+    if (!(s->flags & BOLIDE_STREAM_OPEN) || (s->flags & halted)) {
         return;
     }
-    while (s->out_first != NULL) {
-        bolide_outblock *block = s->out_first;
-        if (block->first < block->count) {
-            int sent = uv_try_write(&s->uv.stream, block->bufs + block->first, block->count - block->first);
-            if (sent < 0 && sent != UV_EAGAIN) {
-                fail(s, sent);
-                return;
-            }
-            if (sent > 0) {
-                block_consume(block, (size_t)sent);
-                s->pending -= (size_t)sent;
-            }
-            if (block->first < block->count) {
-                int status = put_in_flight(s);
-                if (status < 0) {
-                    fail(s, status);
-                    return;
-                }
-                break;
-            }
-        }
-        pop_block(s);
+    bolide_stream_send(s);
+    /* Encrypted by and by, as the socket takes it. */
+    while (s->tls != NULL && !(s->flags & halted) && bolide_tls_encrypt(s) > 0) {
+        bolide_stream_send(s);
     }
-    after_output(s);
+    if ((s->flags & BOLIDE_STREAM_OPEN) && !(s->flags & BOLIDE_STREAM_BROKEN)) {
+        after_output(s);
+    }
 }
 
 /* --- input ------------------------------------------------------------------------------------ */
@@ -379,14 +252,14 @@ static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
     (void)hint;
     bolide_stream *s = handle->data;
     bolide_loop_enter(s->loop);
-    if (s->ops->on_alloc == NULL) {
-        *buf = uv_buf_init(s->loop->read_buf, BOLIDE_READ_BUF);
+    *buf = uv_buf_init(s->loop->read_buf, BOLIDE_READ_BUF);
+    if (s->tls != NULL || s->ops->on_alloc == NULL) {
         return;
     }
     s->flags |= BOLIDE_STREAM_ALLOCATING;
     s->ops->on_alloc(s, buf);
     s->flags &= ~(unsigned)BOLIDE_STREAM_ALLOCATING;
-    if (!(s->flags & BOLIDE_STREAM_READING)) {
+    if (!(s->flags & BOLIDE_STREAM_POLLED)) {
         *buf = uv_buf_init(NULL, 0); /* on_read() follows with UV_ENOBUFS */
     }
 }
@@ -411,19 +284,28 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
     bolide_stream *s = handle->data;
     bolide_loop_enter(s->loop);
     if (nread > 0) {
-        s->ops->on_read(s, buf->base, (size_t)nread);
+        if (s->tls != NULL) {
+            bolide_tls_input(s, buf->base, (size_t)nread);
+        } else {
+            s->ops->on_read(s, buf->base, (size_t)nread);
+        }
     } else if (nread == UV_EOF) {
-        bolide_stream_read_stop(s);
-        s->ops->on_eof(s);
-    } else if (nread == UV_ENOBUFS && !(s->flags & BOLIDE_STREAM_READING)) {
+        bolide_stream_poll_stop(s);
+        if (s->tls != NULL) {
+            bolide_tls_eof(s);
+        } else {
+            s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
+            s->ops->on_eof(s);
+        }
+    } else if (nread == UV_ENOBUFS && !(s->flags & BOLIDE_STREAM_POLLED)) {
         stop_after_alloc(s);
     } else if (nread < 0 && nread != UV_ENOBUFS) {
-        fail(s, (int)nread);
+        bolide_stream_fail(s, (int)nread);
     }
 }
 
-int bolide_stream_read_start(bolide_stream *s) {
-    if (s->flags & BOLIDE_STREAM_READING) {
+int bolide_stream_poll_start(bolide_stream *s) {
+    if (s->flags & BOLIDE_STREAM_POLLED) {
         return 0;
     }
     if (!(s->flags & BOLIDE_STREAM_OPEN)) {
@@ -432,7 +314,30 @@ int bolide_stream_read_start(bolide_stream *s) {
     /* In on_alloc() libuv reads already. */
     int status = s->flags & BOLIDE_STREAM_ALLOCATING ? 0 : uv_read_start(&s->uv.stream, on_alloc, on_read);
     if (status == 0) {
+        s->flags |= BOLIDE_STREAM_POLLED;
+    }
+    return status;
+}
+
+void bolide_stream_poll_stop(bolide_stream *s) {
+    if (s->flags & BOLIDE_STREAM_POLLED) {
+        s->flags &= ~(unsigned)BOLIDE_STREAM_POLLED;
+        if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
+            uv_read_stop(&s->uv.stream);
+        }
+    }
+}
+
+int bolide_stream_read_start(bolide_stream *s) {
+    if (s->flags & BOLIDE_STREAM_READING) {
+        return 0;
+    }
+    int status = bolide_stream_poll_start(s);
+    if (status == 0) {
         s->flags |= BOLIDE_STREAM_READING;
+        if (s->tls != NULL) {
+            bolide_tls_resume(s);
+        }
     }
     return status;
 }
@@ -440,8 +345,8 @@ int bolide_stream_read_start(bolide_stream *s) {
 void bolide_stream_read_stop(bolide_stream *s) {
     if (s->flags & BOLIDE_STREAM_READING) {
         s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
-        if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
-            uv_read_stop(&s->uv.stream);
+        if (s->tls == NULL || bolide_tls_may_pause(s->tls)) {
+            bolide_stream_poll_stop(s);
         }
     }
 }
@@ -481,7 +386,9 @@ void bolide_stream_shutdown(bolide_stream *s) {
         return;
     }
     s->flags |= BOLIDE_STREAM_SHUTDOWN;
-    if (s->pending == 0) {
+    if (s->tls != NULL) {
+        bolide_stream_list(s); /* a close_notify goes first */
+    } else if (s->pending == 0) {
         after_output(s);
     }
 }
@@ -491,11 +398,12 @@ void bolide_stream_close_when_flushed(bolide_stream *s) {
         return;
     }
     s->flags |= BOLIDE_STREAM_CLOSE_AFTER;
-    bolide_stream_read_stop(s);
-    if (s->pending == 0) {
+    s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
+    bolide_stream_poll_stop(s);
+    if (s->tls != NULL ? !bolide_tls_is_secure(s->tls) : s->pending == 0) {
         bolide_stream_close(s);
     } else {
-        list_for_flush(s);
+        bolide_stream_list(s);
     }
 }
 
@@ -505,10 +413,11 @@ void bolide_stream_close(bolide_stream *s) {
     }
     unlist(s);
     drop_output(s);
-    s->flags &= ~(unsigned)(BOLIDE_STREAM_OPEN | BOLIDE_STREAM_READING);
+    s->flags &= ~(unsigned)(BOLIDE_STREAM_OPEN | BOLIDE_STREAM_READING | BOLIDE_STREAM_POLLED);
     if (s->ops->on_closing != NULL) {
         s->ops->on_closing(s);
     }
+    bolide_tls_release(s);
     if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
         uv_close(&s->uv.handle, on_closed);
     }

@@ -1,4 +1,5 @@
 /* A byte stream on libuv (TCP or Unix socket) for C owners: the asyncio transport and the HTTP connection embed one.
+ * With bolide_stream_start_tls() (tls.h) the owner's bytes travel encrypted; the functions here stay the same.
  *
  * Reading goes into the loop's shared buffer unless the owner brings its own (on_alloc). Output is gathered in pooled
  * blocks and leaves in one writev at the end of the turn (bolide_loop_flush), at once when it exceeds BOLIDE_FLUSH_NOW,
@@ -11,16 +12,17 @@
 #define BOLIDE_TRANSPORT_STREAM_H
 
 #include "loop/loop.h"
+#include "transport/outblock.h"
 
 typedef struct bolide_stream bolide_stream;
-typedef struct bolide_outblock bolide_outblock;
 
 #define BOLIDE_FLUSH_NOW   (64 * 1024)
 #define BOLIDE_HIGH_WATER  (64 * 1024)
 #define BOLIDE_RESERVE_MAX 2048
 
 typedef struct {
-    /* Say where to read to; buf->len 0 gives this read up (nothing is lost). NULL: the loop's shared buffer. */
+    /* Say where to read to; buf->len 0 gives this read up (nothing is lost). *buf is the loop's shared buffer if left
+     * as it is. May be NULL. */
     void (*on_alloc)(bolide_stream *s, uv_buf_t *buf);
     /* `len` > 0 bytes stand at `data`, valid during the call. */
     void (*on_read)(bolide_stream *s, char *data, size_t len);
@@ -33,6 +35,14 @@ typedef struct {
     void (*on_drain)(bolide_stream *s);
     /* All output has left. May be NULL. */
     void (*on_flushed)(bolide_stream *s);
+    /* TLS: the handshake is complete. May be NULL. */
+    void (*on_secure)(bolide_stream *s);
+    /* TLS: it failed with the Python exception `exception` (borrowed): a refused certificate, a bad record, a timeout.
+     * The owner closes the stream. NULL: on_error(UV_EPROTO) is called instead. */
+    void (*on_tls_error)(bolide_stream *s, PyObject *exception);
+    /* TLS: what bolide_stream_unwrap() began is complete. The owner closes the stream. May be NULL without such calls.
+     */
+    void (*on_unwrapped)(bolide_stream *s);
     /* The descriptor is about to be closed: give up what refers to it. No call on the stream. May be NULL. */
     void (*on_closing)(bolide_stream *s);
     /* The uv handle is closed: the memory may be freed. */
@@ -49,15 +59,16 @@ struct bolide_stream {
     bolide_loop *loop; /* borrowed: the owner is a resource of the loop */
     const bolide_stream_ops *ops;
     bolide_stream *flush_prev, *flush_next; /* the loop's flush list */
-    bolide_outblock *out_first, *out_last;  /* gathered output; the first block may be in flight */
-    size_t pending;                         /* bytes in those blocks that have not left */
+    bolide_outlist out;                     /* gathered output; the first block may be in flight */
+    struct bolide_tls *tls;                 /* strong; what stands between socket and owner, or NULL */
+    size_t pending;                         /* bytes of output that have not left, also those not encrypted yet */
     size_t high_water, low_water;           /* bytes */
     unsigned flags;                         /* BOLIDE_STREAM_* */
 };
 
 enum {
     BOLIDE_STREAM_OPEN = 1,          /* the uv handle is initialised and not closing */
-    BOLIDE_STREAM_READING = 2,       /* read_start is in force */
+    BOLIDE_STREAM_READING = 2,       /* the owner wants to read */
     BOLIDE_STREAM_LISTED = 4,        /* on the loop's flush list */
     BOLIDE_STREAM_IN_FLIGHT = 8,     /* out_first waits in uv_write() for the socket to be writable */
     BOLIDE_STREAM_FULL = 16,         /* output exceeded high_water and has not fallen to low_water yet */
@@ -66,6 +77,8 @@ enum {
     BOLIDE_STREAM_CLOSE_AFTER = 128, /* close after the output has left */
     BOLIDE_STREAM_BROKEN = 256,      /* an error was reported; output is discarded */
     BOLIDE_STREAM_ALLOCATING = 512,  /* inside on_alloc: libuv must not be told to stop or close */
+    BOLIDE_STREAM_POLLED = 1024,     /* the socket is being read */
+    BOLIDE_STREAM_UNWRAPPING = 2048, /* TLS: bolide_stream_unwrap() was called */
 };
 
 /* Prepare the struct and the uv handle (TCP, or a Unix socket with `pipe`). 0, or a negative uv code: then nothing
@@ -116,6 +129,28 @@ void bolide_stream_close(bolide_stream *s); /* close now, drop output; idempoten
 
 /* The descriptor, or a negative uv code. */
 int bolide_stream_fileno(const bolide_stream *s);
+
+/* Visit the Python objects that the stream refers to. */
+static inline int bolide_stream_traverse(const bolide_stream *s, visitproc visit, void *arg) {
+    Py_VISIT((PyObject *)s->tls);
+    return 0;
+}
+
+/* --- between stream.c and tls.c --------------------------------------------------------------------------------------
+ */
+
+/* Read the socket, or do not, whatever the owner wants. 0 or a negative uv code; idempotent. */
+int bolide_stream_poll_start(bolide_stream *s);
+void bolide_stream_poll_stop(bolide_stream *s);
+
+/* Have the stream flushed at the end of the turn. */
+void bolide_stream_list(bolide_stream *s);
+
+/* Report the negative uv code `status` to the owner, once. */
+void bolide_stream_fail(bolide_stream *s, int status);
+
+/* Hand what is encrypted to the kernel, as far as it takes it at once. */
+void bolide_stream_send(bolide_stream *s);
 
 /* --- for the loop ---------------------------------------------------------------------------------------------------
  */

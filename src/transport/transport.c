@@ -13,23 +13,6 @@
 
 #define LOST_WRITES_LOGGED 5
 
-enum {
-    TRANSPORT_CLOSING = 1,         /* close(), abort() or a fatal error */
-    TRANSPORT_PAUSED = 2,          /* pause_reading() */
-    TRANSPORT_BUFFERED = 4,        /* the protocol is a BufferedProtocol */
-    TRANSPORT_EOF_WRITTEN = 8,     /* write_eof() */
-    TRANSPORT_WRITING_PAUSED = 16, /* protocol.pause_writing() was called */
-    TRANSPORT_STARTED = 32,        /* connection_made() was called */
-    TRANSPORT_EOF_READ = 64,       /* the peer's FIN arrived */
-    TRANSPORT_LOST = 128,          /* no more output is taken */
-    TRANSPORT_ATTACHED = 256,      /* server._attach() was called */
-    TRANSPORT_SENDFILE = 512,      /* sendfile() is at work: no write() */
-};
-
-static inline bolide_transport *of_stream(bolide_stream *s) {
-    return (bolide_transport *)((char *)s - offsetof(bolide_transport, stream));
-}
-
 static inline bolide_transport *of_resource(bolide_resource *res) {
     return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
 }
@@ -37,18 +20,18 @@ static inline bolide_transport *of_resource(bolide_resource *res) {
 /* --- errors and the end of a connection ------------------------------------------------------- */
 
 /* Close now, dropping output; connection_lost(exception) follows. Steals nothing. */
-static void force_close(bolide_transport *t, PyObject *exception) {
+void bolide_transport_force_close(bolide_transport *t, PyObject *exception) {
     if (!bolide_stream_is_open(&t->stream)) {
         return;
     }
-    t->flags |= TRANSPORT_CLOSING | TRANSPORT_LOST;
+    t->flags |= BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_LOST;
     if (exception != NULL && exception != Py_None && t->exception == NULL) {
         t->exception = Py_NewRef(exception);
     }
     bolide_stream_close(&t->stream);
 }
 
-static PyObject *take_exception(void) {
+PyObject *bolide_transport_take_exception(void) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
@@ -61,12 +44,12 @@ static PyObject *take_exception(void) {
 }
 
 /* The exception that is set came out of a protocol method: report it and close with it. */
-static void fatal_error(bolide_transport *t, const char *message) {
+void bolide_transport_fatal(bolide_transport *t, const char *message) {
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
         bolide_loop_set_fatal(t->loop);
         return;
     }
-    PyObject *exception = take_exception();
+    PyObject *exception = bolide_transport_take_exception();
     PyObject *context = PyDict_New();
     PyObject *text = PyUnicode_FromString(message);
     bolide_state *st = t->loop->st;
@@ -83,21 +66,21 @@ static void fatal_error(bolide_transport *t, const char *message) {
     Py_XDECREF(result);
     Py_XDECREF(text);
     Py_XDECREF(context);
-    force_close(t, exception);
+    bolide_transport_force_close(t, exception);
     Py_DECREF(exception);
 }
 
 /* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set.
  */
-static PyObject *call_protocol(bolide_transport *t, PyObject *name, PyObject *arg) {
+PyObject *bolide_transport_call(bolide_transport *t, PyObject *name, PyObject *arg) {
     return bolide_protocol_call(t->protocol, t->context, &t->in_context, name, arg, NULL);
 }
 
 static void detach_server(bolide_transport *t) {
-    if (!(t->flags & TRANSPORT_ATTACHED)) {
+    if (!(t->flags & BOLIDE_TRANSPORT_ATTACHED)) {
         return;
     }
-    t->flags &= ~(unsigned)TRANSPORT_ATTACHED;
+    t->flags &= ~(unsigned)BOLIDE_TRANSPORT_ATTACHED;
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *result = PyObject_CallMethodOneArg(t->server, t->loop->st->str__detach, (PyObject *)t);
 #else
@@ -122,7 +105,7 @@ static int attach_server(bolide_transport *t) {
         return -1;
     }
     Py_DECREF(result);
-    t->flags |= TRANSPORT_ATTACHED;
+    t->flags |= BOLIDE_TRANSPORT_ATTACHED;
     return 0;
 }
 
@@ -140,13 +123,16 @@ static void detach_socket(bolide_transport *t) {
 }
 
 static void on_closing(bolide_stream *s) {
-    bolide_transport *t = of_stream(s);
+    bolide_transport *t = bolide_transport_of_stream(s);
     (void)bolide_watchers_set_transport(t->loop, t->fd, NULL);
     detach_socket(t);
+    if (s->tls != NULL && (t->flags & BOLIDE_TRANSPORT_STARTED)) {
+        t->tls = (bolide_tls *)Py_NewRef(s->tls);
+    }
 }
 
 /* Give the future in *slot, if there is one, its result (None) or exception, and forget it. */
-static void resolve(bolide_transport *t, PyObject **slot, PyObject *exception) {
+void bolide_transport_resolve(bolide_transport *t, PyObject **slot, PyObject *exception) {
     PyObject *waiter = *slot;
     *slot = NULL;
     if (waiter == NULL) {
@@ -169,20 +155,24 @@ static void resolve(bolide_transport *t, PyObject **slot, PyObject *exception) {
 }
 
 static void on_close(bolide_stream *s) {
-    bolide_transport *t = of_stream(s);
+    bolide_transport *t = bolide_transport_of_stream(s);
     bolide_resource_remove(&t->resource);
     /* A loop that closes does not call protocols. */
     if (!t->loop->closed && t->protocol != NULL) {
-        if (t->flags & TRANSPORT_STARTED) {
+        if (t->flags & BOLIDE_TRANSPORT_STARTED) {
             PyObject *arg = t->exception != NULL ? t->exception : Py_None;
-            PyObject *result = call_protocol(t, t->loop->st->str_connection_lost, arg);
+            PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_lost, arg);
             if (result == NULL) {
                 bolide_loop_report(t->loop, "Exception in protocol.connection_lost()", "transport", (PyObject *)t);
             }
             Py_XDECREF(result);
         }
-        resolve(t, &t->waiter, t->exception);
-        resolve(t, &t->flushed, t->exception);
+        if (t->waiter != NULL && t->exception == NULL) {
+            t->exception = PyObject_CallFunction(PyExc_ConnectionAbortedError, "s", "the connection was closed");
+            PyErr_Clear();
+        }
+        bolide_transport_resolve(t, &t->waiter, t->exception);
+        bolide_transport_resolve(t, &t->flushed, t->exception);
         detach_server(t);
     }
     Py_CLEAR(t->protocol);
@@ -200,25 +190,24 @@ static void release_buffer(bolide_transport *t) {
 }
 
 static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
-    bolide_transport *t = of_stream(s);
-    *buf = uv_buf_init(t->loop->read_buf, BOLIDE_READ_BUF);
-    if (!(t->flags & TRANSPORT_BUFFERED)) {
+    bolide_transport *t = bolide_transport_of_stream(s);
+    if (!(t->flags & BOLIDE_TRANSPORT_BUFFERED)) {
         return;
     }
     *buf = uv_buf_init(NULL, 0);
     release_buffer(t);
     PyObject *hint = PyLong_FromLong(-1);
-    t->buffer = hint != NULL ? call_protocol(t, t->loop->st->str_get_buffer, hint) : NULL;
+    t->buffer = hint != NULL ? bolide_transport_call(t, t->loop->st->str_get_buffer, hint) : NULL;
     Py_XDECREF(hint);
     if (t->buffer == NULL || PyObject_GetBuffer(t->buffer, &t->view, PyBUF_WRITABLE) < 0) {
         Py_CLEAR(t->buffer);
-        fatal_error(t, "Fatal error: protocol.get_buffer() call failed.");
+        bolide_transport_fatal(t, "Fatal error: protocol.get_buffer() call failed.");
         return;
     }
     if (t->view.len == 0) {
         release_buffer(t);
         PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-        fatal_error(t, "Fatal error: protocol.get_buffer() call failed.");
+        bolide_transport_fatal(t, "Fatal error: protocol.get_buffer() call failed.");
         return;
     }
     buf->base = t->view.buf;
@@ -226,79 +215,90 @@ static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
 }
 
 static void on_read(bolide_stream *s, char *data, size_t len) {
-    bolide_transport *t = of_stream(s);
+    bolide_transport *t = bolide_transport_of_stream(s);
+    const char *message = s->tls != NULL ? "Fatal error on SSL protocol" : NULL;
     Py_INCREF(t);
     PyObject *result;
-    if (t->flags & TRANSPORT_BUFFERED && t->buffer != NULL) {
+    if (t->flags & BOLIDE_TRANSPORT_BUFFERED && t->buffer != NULL) {
         release_buffer(t);
         PyObject *count = PyLong_FromSize_t(len);
-        result = count != NULL ? call_protocol(t, t->loop->st->str_buffer_updated, count) : NULL;
+        result = count != NULL ? bolide_transport_call(t, t->loop->st->str_buffer_updated, count) : NULL;
         Py_XDECREF(count);
         if (result == NULL) {
-            fatal_error(t, "Fatal error: protocol.buffer_updated() call failed.");
+            bolide_transport_fatal(t,
+                                   message != NULL ? message : "Fatal error: protocol.buffer_updated() call failed.");
         }
     } else {
         PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
-        result = bytes != NULL ? call_protocol(t, t->loop->st->str_data_received, bytes) : NULL;
+        result = bytes != NULL ? bolide_transport_call(t, t->loop->st->str_data_received, bytes) : NULL;
         Py_XDECREF(bytes);
         if (result == NULL) {
-            fatal_error(t, "Fatal error: protocol.data_received() call failed.");
+            bolide_transport_fatal(t, message != NULL ? message : "Fatal error: protocol.data_received() call failed.");
         }
     }
     Py_XDECREF(result);
     Py_DECREF(t);
 }
 
-static void close_gently(bolide_transport *t) {
-    if (t->flags & TRANSPORT_CLOSING) {
+void bolide_transport_close_gently(bolide_transport *t) {
+    if (t->flags & BOLIDE_TRANSPORT_CLOSING) {
         return;
     }
-    t->flags |= TRANSPORT_CLOSING;
-    if (bolide_stream_pending(&t->stream) > 0) {
+    t->flags |= BOLIDE_TRANSPORT_CLOSING;
+    if (t->stream.tls != NULL && bolide_tls_is_secure(t->stream.tls)) {
+        t->flags |= BOLIDE_TRANSPORT_LOST;
+        bolide_stream_unwrap(&t->stream);
+    } else if (t->stream.tls == NULL && bolide_stream_pending(&t->stream) > 0) {
         bolide_stream_close_when_flushed(&t->stream);
     } else {
-        t->flags |= TRANSPORT_LOST;
+        t->flags |= BOLIDE_TRANSPORT_LOST;
         bolide_stream_close(&t->stream);
     }
 }
 
 static void on_eof(bolide_stream *s) {
-    bolide_transport *t = of_stream(s);
+    bolide_transport *t = bolide_transport_of_stream(s);
     Py_INCREF(t);
-    t->flags |= TRANSPORT_EOF_READ;
     release_buffer(t);
-    PyObject *result = call_protocol(t, t->loop->st->str_eof_received, NULL);
+    if (s->tls != NULL) {
+        bolide_transport_tls_eof(t);
+        bolide_transport_close_gently(t);
+        Py_DECREF(t);
+        return;
+    }
+    t->flags |= BOLIDE_TRANSPORT_EOF_READ;
+    PyObject *result = bolide_transport_call(t, t->loop->st->str_eof_received, NULL);
     int keep_open = result != NULL ? PyObject_IsTrue(result) : -1;
     Py_XDECREF(result);
     if (keep_open < 0) {
-        fatal_error(t, "Fatal error: protocol.eof_received() call failed.");
+        bolide_transport_fatal(t, "Fatal error: protocol.eof_received() call failed.");
     } else if (!keep_open) {
-        close_gently(t);
+        bolide_transport_close_gently(t);
     }
     Py_DECREF(t);
 }
 
 static void on_error(bolide_stream *s, int status) {
-    bolide_transport *t = of_stream(s);
+    bolide_transport *t = bolide_transport_of_stream(s);
     PyObject *exception = bolide_error_new(status);
     if (exception == NULL) {
-        exception = take_exception();
+        exception = bolide_transport_take_exception();
     }
     release_buffer(t);
-    force_close(t, exception);
+    bolide_transport_force_close(t, exception);
     Py_XDECREF(exception);
 }
 
 /* --- flow control ----------------------------------------------------------------------------- */
 
 static void on_drain(bolide_stream *s) {
-    bolide_transport *t = of_stream(s);
-    if (!(t->flags & TRANSPORT_WRITING_PAUSED) || t->protocol == NULL) {
+    bolide_transport *t = bolide_transport_of_stream(s);
+    if (!(t->flags & BOLIDE_TRANSPORT_WRITING_PAUSED) || t->protocol == NULL) {
         return;
     }
-    t->flags &= ~(unsigned)TRANSPORT_WRITING_PAUSED;
+    t->flags &= ~(unsigned)BOLIDE_TRANSPORT_WRITING_PAUSED;
     Py_INCREF(t);
-    PyObject *result = call_protocol(t, t->loop->st->str_resume_writing, NULL);
+    PyObject *result = bolide_transport_call(t, t->loop->st->str_resume_writing, NULL);
     if (result == NULL) {
         bolide_loop_report(t->loop, "protocol.resume_writing() failed", "transport", (PyObject *)t);
     }
@@ -307,11 +307,11 @@ static void on_drain(bolide_stream *s) {
 }
 
 static void maybe_pause_protocol(bolide_transport *t) {
-    if (!bolide_stream_is_full(&t->stream) || (t->flags & TRANSPORT_WRITING_PAUSED) || t->protocol == NULL) {
+    if (!bolide_stream_is_full(&t->stream) || (t->flags & BOLIDE_TRANSPORT_WRITING_PAUSED) || t->protocol == NULL) {
         return;
     }
-    t->flags |= TRANSPORT_WRITING_PAUSED;
-    PyObject *result = call_protocol(t, t->loop->st->str_pause_writing, NULL);
+    t->flags |= BOLIDE_TRANSPORT_WRITING_PAUSED;
+    PyObject *result = bolide_transport_call(t, t->loop->st->str_pause_writing, NULL);
     if (result == NULL) {
         bolide_loop_report(t->loop, "protocol.pause_writing() failed", "transport", (PyObject *)t);
     }
@@ -319,9 +319,9 @@ static void maybe_pause_protocol(bolide_transport *t) {
 }
 
 static void on_flushed(bolide_stream *s) {
-    bolide_transport *t = of_stream(s);
+    bolide_transport *t = bolide_transport_of_stream(s);
     if (t->flushed != NULL) {
-        resolve(t, &t->flushed, NULL);
+        bolide_transport_resolve(t, &t->flushed, NULL);
     }
 }
 
@@ -332,6 +332,9 @@ static const bolide_stream_ops transport_ops = {
     .on_error = on_error,
     .on_drain = on_drain,
     .on_flushed = on_flushed,
+    .on_secure = bolide_transport_on_secure,
+    .on_tls_error = bolide_transport_on_tls_error,
+    .on_unwrapped = bolide_transport_on_unwrapped,
     .on_closing = on_closing,
     .on_close = on_close,
 };
@@ -345,16 +348,16 @@ static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
 
 static void resource_close(bolide_resource *res) {
     bolide_transport *t = of_resource(res);
-    t->flags |= TRANSPORT_LOST;
+    t->flags |= BOLIDE_TRANSPORT_LOST;
     bolide_stream_close(&t->stream); /* on_close drops the loop's reference */
 }
 
-static int set_protocol_of(bolide_transport *t, PyObject *protocol) {
+int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol) {
     int buffered = PyObject_IsInstance(protocol, t->loop->st->asyncio_BufferedProtocol);
     if (buffered < 0) {
         return -1;
     }
-    t->flags = (t->flags & ~(unsigned)TRANSPORT_BUFFERED) | (buffered ? TRANSPORT_BUFFERED : 0);
+    t->flags = (t->flags & ~(unsigned)BOLIDE_TRANSPORT_BUFFERED) | (buffered ? BOLIDE_TRANSPORT_BUFFERED : 0);
     Py_XSETREF(t->protocol, Py_NewRef(protocol));
     return 0;
 }
@@ -373,7 +376,7 @@ static bolide_transport *allocate(bolide_loop *loop, PyObject *protocol, PyObjec
     t->resource.close = resource_close;
     PyObject_GC_Track((PyObject *)t);
     t->context = PyContext_CopyCurrent();
-    if (t->context == NULL || set_protocol_of(t, protocol) < 0) {
+    if (t->context == NULL || bolide_transport_set_protocol(t, protocol) < 0) {
         goto fail;
     }
     if (extra != NULL && extra != Py_None) {
@@ -427,7 +430,7 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
     return t;
 fail:
     Py_CLEAR(t->protocol);
-    force_close(t, NULL);
+    bolide_transport_force_close(t, NULL);
     Py_DECREF(t);
     return NULL;
 }
@@ -436,24 +439,24 @@ void bolide_transport_start(bolide_transport *t) {
     if (!bolide_stream_is_open(&t->stream) || t->protocol == NULL) {
         return;
     }
-    t->flags |= TRANSPORT_STARTED;
-    PyObject *result = call_protocol(t, t->loop->st->str_connection_made, (PyObject *)t);
+    t->flags |= BOLIDE_TRANSPORT_STARTED;
+    PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_made, (PyObject *)t);
     if (result == NULL) {
         bolide_loop_report(t->loop, "Exception in protocol.connection_made()", "transport", (PyObject *)t);
     }
     Py_XDECREF(result);
-    if (bolide_stream_is_open(&t->stream) && !(t->flags & (TRANSPORT_PAUSED | TRANSPORT_CLOSING))) {
+    if (bolide_stream_is_open(&t->stream) && !(t->flags & (BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_CLOSING))) {
         (void)bolide_stream_read_start(&t->stream);
     }
-    resolve(t, &t->waiter, NULL);
+    bolide_transport_resolve(t, &t->waiter, NULL);
 }
 
 /* --- methods: reading ------------------------------------------------------------------------- */
 
 static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
-    if (!(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED))) {
-        t->flags |= TRANSPORT_PAUSED;
+    if (!(t->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_PAUSED))) {
+        t->flags |= BOLIDE_TRANSPORT_PAUSED;
         bolide_stream_read_stop(&t->stream);
     }
     Py_RETURN_NONE;
@@ -461,9 +464,9 @@ static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
-    if (!(t->flags & TRANSPORT_CLOSING) && (t->flags & TRANSPORT_PAUSED)) {
-        t->flags &= ~(unsigned)TRANSPORT_PAUSED;
-        if ((t->flags & TRANSPORT_STARTED) && !(t->flags & TRANSPORT_EOF_READ)) {
+    if (!(t->flags & BOLIDE_TRANSPORT_CLOSING) && (t->flags & BOLIDE_TRANSPORT_PAUSED)) {
+        t->flags &= ~(unsigned)BOLIDE_TRANSPORT_PAUSED;
+        if ((t->flags & BOLIDE_TRANSPORT_STARTED) && !(t->flags & BOLIDE_TRANSPORT_EOF_READ)) {
             int status = bolide_stream_read_start(&t->stream);
             if (status < 0) {
                 return bolide_error_set(status);
@@ -474,7 +477,11 @@ static PyObject *resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(!(((bolide_transport *)self)->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)));
+    return PyBool_FromLong(!(((bolide_transport *)self)->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_PAUSED)));
+}
+
+static bool has_tls(const bolide_transport *t) {
+    return t->stream.tls != NULL || t->tls != NULL;
 }
 
 /* --- methods: writing ------------------------------------------------------------------------- */
@@ -482,20 +489,20 @@ static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 /* Whether output may be queued: 1, 0 (the connection is lost: dropped, with a warning after some), -1 with an
  * exception. */
 static int check_write(bolide_transport *t) {
-    if (t->flags & TRANSPORT_EOF_WRITTEN) {
+    if (t->flags & BOLIDE_TRANSPORT_EOF_WRITTEN) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot call write() after write_eof()");
         return -1;
     }
-    if (t->flags & TRANSPORT_SENDFILE) {
+    if (t->flags & BOLIDE_TRANSPORT_SENDFILE) {
         PyErr_SetString(PyExc_RuntimeError, "unable to write; sendfile is in progress");
         return -1;
     }
-    if (!(t->flags & TRANSPORT_LOST) && !(t->stream.flags & BOLIDE_STREAM_BROKEN)) {
+    if (!(t->flags & BOLIDE_TRANSPORT_LOST) && !(t->stream.flags & BOLIDE_STREAM_BROKEN)) {
         return 1;
     }
     if (t->lost_writes++ >= LOST_WRITES_LOGGED) {
-        PyObject *result =
-            PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", "socket.send() raised exception.");
+        const char *message = has_tls(t) ? "SSL connection is closed" : "socket.send() raised exception.";
+        PyObject *result = PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", message);
         if (result == NULL) {
             return -1;
         }
@@ -526,8 +533,9 @@ static int queue(bolide_transport *t, PyObject *data) {
 static PyObject *transport_write(PyObject *self, PyObject *data) {
     bolide_transport *t = (bolide_transport *)self;
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
-        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
-                     Py_TYPE(data)->tp_name);
+        const char *format = has_tls(t) ? "data: expecting a bytes-like instance, got %.200s"
+                                        : "data argument must be a bytes-like object, not '%.200s'";
+        PyErr_Format(PyExc_TypeError, format, Py_TYPE(data)->tp_name);
         return NULL;
     }
     int ok = check_write(t);
@@ -535,6 +543,24 @@ static PyObject *transport_write(PyObject *self, PyObject *data) {
         return NULL;
     }
     maybe_pause_protocol(t);
+    Py_RETURN_NONE;
+}
+
+/* asyncio's TLS transport has it for its own tests: queue output and leave it at that. */
+static PyObject *append_backlog(PyObject *self, PyObject *data) {
+    bolide_transport *t = (bolide_transport *)self;
+    if (t->stream.tls == NULL || !PyBytes_CheckExact(data)) {
+        PyErr_SetString(PyExc_TypeError, "bytes for a transport with TLS are expected");
+        return NULL;
+    }
+    bolide_tls_hold(t->stream.tls, true);
+    int status = queue(t, data);
+    if (t->stream.tls != NULL) {
+        bolide_tls_hold(t->stream.tls, false);
+    }
+    if (status < 0) {
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -564,16 +590,19 @@ static PyObject *writelines(PyObject *self, PyObject *list) {
 
 static PyObject *write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
-    if (!(t->flags & (TRANSPORT_CLOSING | TRANSPORT_EOF_WRITTEN))) {
-        t->flags |= TRANSPORT_EOF_WRITTEN;
+    if (has_tls(t)) {
+        PyErr_SetNone(PyExc_NotImplementedError); /* as asyncio: TLS before 1.3 has no half-closed connection */
+        return NULL;
+    }
+    if (!(t->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_EOF_WRITTEN))) {
+        t->flags |= BOLIDE_TRANSPORT_EOF_WRITTEN;
         bolide_stream_shutdown(&t->stream);
     }
     Py_RETURN_NONE;
 }
 
 static PyObject *can_write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    (void)self;
-    Py_RETURN_TRUE;
+    return PyBool_FromLong(!has_tls((bolide_transport *)self));
 }
 
 static PyObject *get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -592,7 +621,8 @@ static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ign
 
 static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
     bolide_transport *t = (bolide_transport *)self;
-    if (bolide_parse_watermarks(args, kwargs, BOLIDE_HIGH_WATER, &t->stream.high_water, &t->stream.low_water) < 0) {
+    size_t fallback = has_tls(t) ? BOLIDE_TLS_HIGH_WATER : BOLIDE_HIGH_WATER;
+    if (bolide_parse_watermarks(args, kwargs, fallback, &t->stream.high_water, &t->stream.low_water) < 0) {
         return NULL;
     }
     if (bolide_stream_is_open(&t->stream) && t->stream.pending > t->stream.high_water) {
@@ -607,7 +637,7 @@ static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObjec
 static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
     Py_INCREF(t);
-    close_gently(t);
+    bolide_transport_close_gently(t);
     Py_DECREF(t);
     Py_RETURN_NONE;
 }
@@ -616,7 +646,7 @@ static PyObject *transport_force_close(PyObject *self, PyObject *exception) {
     bolide_transport *t = (bolide_transport *)self;
     Py_INCREF(t);
     bolide_stream_flush(&t->stream); /* asyncio would have sent it when it was written */
-    force_close(t, exception);
+    bolide_transport_force_close(t, exception);
     Py_DECREF(t);
     Py_RETURN_NONE;
 }
@@ -628,7 +658,7 @@ static PyObject *transport_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 /* For sendfile(): a future that is done when all output has left. Until _reset_empty_waiter() write() is refused. */
 static PyObject *make_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
-    if (t->flags & TRANSPORT_SENDFILE) {
+    if (t->flags & BOLIDE_TRANSPORT_SENDFILE) {
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;
     }
@@ -636,29 +666,29 @@ static PyObject *make_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (future == NULL) {
         return NULL;
     }
-    t->flags |= TRANSPORT_SENDFILE;
+    t->flags |= BOLIDE_TRANSPORT_SENDFILE;
     Py_XSETREF(t->flushed, Py_NewRef(future));
     if (bolide_stream_is_open(&t->stream)) {
         bolide_stream_flush(&t->stream); /* resolves it when that was all */
     } else {
-        resolve(t, &t->flushed, t->exception);
+        bolide_transport_resolve(t, &t->flushed, t->exception);
     }
     return future;
 }
 
 static PyObject *reset_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
-    t->flags &= ~(unsigned)TRANSPORT_SENDFILE;
+    t->flags &= ~(unsigned)BOLIDE_TRANSPORT_SENDFILE;
     Py_CLEAR(t->flushed);
     Py_RETURN_NONE;
 }
 
 static PyObject *is_closing(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(((bolide_transport *)self)->flags & TRANSPORT_CLOSING);
+    return PyBool_FromLong(((bolide_transport *)self)->flags & BOLIDE_TRANSPORT_CLOSING);
 }
 
 static PyObject *set_protocol(PyObject *self, PyObject *protocol) {
-    if (set_protocol_of((bolide_transport *)self, protocol) < 0) {
+    if (bolide_transport_set_protocol((bolide_transport *)self, protocol) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -751,17 +781,18 @@ static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs
         }
         Py_DECREF(value);
     }
-    return Py_NewRef(fallback);
+    value = bolide_transport_tls_info(t, name);
+    return value != NULL || PyErr_Occurred() ? value : Py_NewRef(fallback);
 }
 
 static PyObject *transport_repr(PyObject *self) {
     bolide_transport *t = (bolide_transport *)self;
-    const char *state = !bolide_stream_is_open(&t->stream)   ? "closed"
-                        : (t->flags & TRANSPORT_CLOSING)     ? "closing"
-                        : (t->flags & TRANSPORT_PAUSED)      ? "open reading=paused"
-                        : (t->flags & TRANSPORT_EOF_WRITTEN) ? "open write=eof"
-                                                             : "open";
-    return PyUnicode_FromFormat("<bolide.StreamTransport fd=%d %s bufsize=%zu>", t->fd, state, t->stream.pending);
+    const char *state = !bolide_stream_is_open(&t->stream)          ? "closed"
+                        : (t->flags & BOLIDE_TRANSPORT_CLOSING)     ? "closing"
+                        : (t->flags & BOLIDE_TRANSPORT_PAUSED)      ? "open reading=paused"
+                        : (t->flags & BOLIDE_TRANSPORT_EOF_WRITTEN) ? "open write=eof"
+                                                                    : "open";
+    return PyUnicode_FromFormat("<%s fd=%d %s bufsize=%zu>", Py_TYPE(self)->tp_name, t->fd, state, t->stream.pending);
 }
 
 /* --- the type --------------------------------------------------------------------------------- */
@@ -781,7 +812,8 @@ static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(t->exception);
     Py_VISIT(t->waiter);
     Py_VISIT(t->buffer);
-    return 0;
+    Py_VISIT(t->tls);
+    return bolide_stream_traverse(&t->stream, visit, arg);
 }
 
 static int transport_clear(PyObject *self) {
@@ -795,6 +827,7 @@ static int transport_clear(PyObject *self) {
     }
     Py_CLEAR(t->exception);
     Py_CLEAR(t->waiter);
+    Py_CLEAR(t->tls);
     return 0;
 }
 
@@ -802,7 +835,7 @@ static void transport_finalize(PyObject *self) {
     bolide_transport *t = (bolide_transport *)self;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (t->fd >= 0 && !(t->flags & TRANSPORT_CLOSING) &&
+    if (t->fd >= 0 && !(t->flags & BOLIDE_TRANSPORT_CLOSING) &&
         PyErr_ResourceWarning(self, 1, "unclosed transport %R", self) < 0) {
         PyErr_WriteUnraisable(self);
     }
@@ -834,7 +867,7 @@ static PyObject *get_loop(PyObject *self, void *closure) {
 
 static PyObject *get_protocol_paused(PyObject *self, void *closure) {
     (void)closure;
-    return PyBool_FromLong(((bolide_transport *)self)->flags & TRANSPORT_WRITING_PAUSED);
+    return PyBool_FromLong(((bolide_transport *)self)->flags & BOLIDE_TRANSPORT_WRITING_PAUSED);
 }
 
 static PyObject *get_true(PyObject *self, void *closure) {
@@ -845,7 +878,20 @@ static PyObject *get_true(PyObject *self, void *closure) {
 
 static PyObject *get_sendfile_mode(PyObject *self, void *closure) {
     (void)closure;
-    return Py_NewRef(((bolide_transport *)self)->loop->st->asyncio_TRY_NATIVE);
+    bolide_transport *t = (bolide_transport *)self;
+    bolide_state *st = t->loop->st;
+    return has_tls(t) ? PyObject_GetAttrString(st->asyncio_SendfileMode, "FALLBACK")
+                      : Py_NewRef(st->asyncio_TRY_NATIVE);
+}
+
+static PyObject *get_ssl_protocol(PyObject *self, void *closure) {
+    (void)closure;
+    bolide_transport *t = (bolide_transport *)self;
+    if (t->stream.tls == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "this transport has no TLS");
+        return NULL;
+    }
+    return Py_NewRef(t->stream.tls);
 }
 
 static PyGetSetDef transport_getset[] = {
@@ -853,6 +899,7 @@ static PyGetSetDef transport_getset[] = {
     {"_protocol_paused", get_protocol_paused, NULL, NULL, NULL},
     {"_start_tls_compatible", get_true, NULL, NULL, NULL},
     {"_sendfile_compatible", get_sendfile_mode, NULL, NULL, NULL},
+    {"_ssl_protocol", get_ssl_protocol, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -877,6 +924,7 @@ static PyMethodDef transport_methods[] = {
     {"_make_empty_waiter", make_empty_waiter, METH_NOARGS, NULL},
     {"_reset_empty_waiter", reset_empty_waiter, METH_NOARGS, NULL},
     {"_force_close", transport_force_close, METH_O, NULL},
+    {"_test__append_write_backlog", append_backlog, METH_O, NULL},
     {"set_protocol", set_protocol, METH_O, PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
     {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
     {"pause_reading", pause_reading, METH_NOARGS, PyDoc_STR("pause_reading()\n--\n\nStop reading; idempotent.")},
@@ -886,7 +934,7 @@ static PyMethodDef transport_methods[] = {
      PyDoc_STR("write(data)\n--\n\nQueue bytes; they leave by the end of the loop's turn, gathered with others.")},
     {"writelines", writelines, METH_O, PyDoc_STR("writelines(list_of_data)\n--\n\nwrite() for each.")},
     {"write_eof", write_eof, METH_NOARGS, PyDoc_STR("write_eof()\n--\n\nSend FIN after the output; reading goes on.")},
-    {"can_write_eof", can_write_eof, METH_NOARGS, PyDoc_STR("can_write_eof()\n--\n\nTrue.")},
+    {"can_write_eof", can_write_eof, METH_NOARGS, PyDoc_STR("can_write_eof()\n--\n\nTrue, but with TLS False.")},
     {"get_write_buffer_size", get_write_buffer_size, METH_NOARGS,
      PyDoc_STR("get_write_buffer_size()\n--\n\nBytes that the socket has not taken yet.")},
     {"get_write_buffer_limits", get_write_buffer_limits, METH_NOARGS,
@@ -917,6 +965,14 @@ static PyType_Spec transport_spec = {
     .slots = transport_slots,
 };
 
+/* A name of its own, by which some programs tell a transport with TLS. start_tls() turns one type into the other. */
+static PyType_Spec ssl_transport_spec = {
+    .name = "bolide.SSLTransport",
+    .basicsize = sizeof(bolide_transport),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = transport_slots,
+};
+
 int bolide_transport_init(PyObject *module, bolide_state *st) {
     /* asyncio's own code asks isinstance() of the class that is internal to it but the base of all its transports. */
     PyObject *internal = PyImport_ImportModule("asyncio.transports");
@@ -933,6 +989,9 @@ int bolide_transport_init(PyObject *module, bolide_state *st) {
         return -1;
     }
     int status = bolide_add_type(module, &transport_spec, base, &st->StreamTransportType, true);
+    if (status == 0) {
+        status = bolide_add_type(module, &ssl_transport_spec, base, &st->SSLTransportType, true);
+    }
     Py_DECREF(base);
     return status;
 }

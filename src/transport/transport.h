@@ -6,11 +6,14 @@
 #include <sys/socket.h>
 
 #include "loop/loop.h"
-#include "transport/stream.h"
+#include "transport/tls.h"
 
 /* The slots of the asyncio base class, transports._FlowControlMixin: `_extra` and four that our own attributes shadow.
  */
 #define BOLIDE_TRANSPORT_BASE_SLOTS 5
+
+/* As asyncio: more than without TLS, because it cannot all be in the kernel's hands. */
+#define BOLIDE_TLS_HIGH_WATER (512 * 1024)
 
 typedef struct {
     PyObject_HEAD union {
@@ -34,9 +37,23 @@ typedef struct {
     socklen_t peer_len;       /* 0: not known */
     int fd;                   /* as registered with the loop's watchers, or -1 */
     unsigned lost_writes;     /* writes after the connection was lost, to be warned of */
-    unsigned flags;           /* TRANSPORT_* of transport.c */
+    bolide_tls *tls;          /* TLS, or NULL; kept after the close, for get_extra_info() */
+    unsigned flags;           /* BOLIDE_TRANSPORT_* */
     bool in_context;          /* a method of the protocol is being called */
 } bolide_transport;
+
+enum {
+    BOLIDE_TRANSPORT_CLOSING = 1,         /* close(), abort() or a fatal error */
+    BOLIDE_TRANSPORT_PAUSED = 2,          /* pause_reading() */
+    BOLIDE_TRANSPORT_BUFFERED = 4,        /* the protocol is a BufferedProtocol */
+    BOLIDE_TRANSPORT_EOF_WRITTEN = 8,     /* write_eof() */
+    BOLIDE_TRANSPORT_WRITING_PAUSED = 16, /* protocol.pause_writing() was called */
+    BOLIDE_TRANSPORT_STARTED = 32,        /* connection_made() was called */
+    BOLIDE_TRANSPORT_EOF_READ = 64,       /* the peer's FIN arrived */
+    BOLIDE_TRANSPORT_LOST = 128,          /* no more output is taken */
+    BOLIDE_TRANSPORT_ATTACHED = 256,      /* server._attach() was called */
+    BOLIDE_TRANSPORT_SENDFILE = 512,      /* sendfile() is at work: no write() */
+};
 
 /* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now
  * the transport's, even on failure. It does nothing before bolide_transport_start(). New reference, or NULL with an
@@ -46,6 +63,64 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
 
 /* Call protocol.connection_made(), start reading, resolve the waiter. */
 void bolide_transport_start(bolide_transport *t);
+
+/* --- between transport.c and transport_tls.c -----------------------------------------------------------------------
+ */
+
+static inline bolide_transport *bolide_transport_of_stream(bolide_stream *s) {
+    return (bolide_transport *)((char *)s - offsetof(bolide_transport, stream));
+}
+
+/* Close now, dropping output; connection_lost(exception) follows. `exception` may be NULL or None. */
+void bolide_transport_force_close(bolide_transport *t, PyObject *exception);
+
+/* Close once the output has left. */
+void bolide_transport_close_gently(bolide_transport *t);
+
+/* The exception that is set came out of a protocol method: report it with `message` and close with it. */
+void bolide_transport_fatal(bolide_transport *t, const char *message);
+
+/* The exception that is set, normalised, as a new reference; clears it. */
+PyObject *bolide_transport_take_exception(void);
+
+/* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set.
+ */
+PyObject *bolide_transport_call(bolide_transport *t, PyObject *name, PyObject *arg);
+
+/* Give the future in *slot, if there is one, its result (None) or exception, and forget it. */
+void bolide_transport_resolve(bolide_transport *t, PyObject **slot, PyObject *exception);
+
+/* 0, or -1 with an exception set. */
+int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol);
+
+/* listener.c: is the descriptor a Unix socket? */
+bool bolide_is_unix_socket(int fd);
+
+/* listener.c: 0, or -1 with TypeError set: `context` is neither None nor a contextvars.Context. */
+int bolide_check_context(PyObject *context);
+
+/* --- transport_tls.c ------------------------------------------------------------------------------------------------
+ */
+
+/* Before bolide_transport_start(): the protocol gets its connection_made() after the handshake. 0, or -1 with an
+ * exception set. */
+int bolide_transport_secure(bolide_transport *t, const bolide_tls_options *options);
+
+/* protocol.eof_received(), once. */
+void bolide_transport_tls_eof(bolide_transport *t);
+
+/* What get_extra_info() tells of TLS: a new reference; NULL without an exception when `name` is no such key. */
+PyObject *bolide_transport_tls_info(bolide_transport *t, PyObject *name);
+
+void bolide_transport_on_secure(bolide_stream *s);
+void bolide_transport_on_tls_error(bolide_stream *s, PyObject *exception);
+void bolide_transport_on_unwrapped(bolide_stream *s);
+
+/* _make_tls_transport and _start_tls, for the method table of bolide._core.Loop. */
+extern PyMethodDef bolide_transport_tls_methods[];
+
+/* --- for the loop and the module ------------------------------------------------------------------------------------
+ */
 
 /* _make_socket_transport, _listen and _stop_listening, for the method table of bolide._core.Loop. */
 extern PyMethodDef bolide_transport_methods[];
