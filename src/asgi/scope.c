@@ -1,6 +1,7 @@
 #include "asgi/asgi.h"
 
-#include <sys/un.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include "common/sockaddr.h"
 
@@ -38,6 +39,13 @@ static PyObject *address_pair(const struct sockaddr *address, socklen_t len) {
     return object;
 }
 
+static bool is_loopback(const struct sockaddr_storage *address) {
+    if (address->ss_family == AF_INET) {
+        return ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 == 127;
+    }
+    return address->ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)address)->sin6_addr);
+}
+
 /* c->client. 0, or -1 with an exception set. */
 static int find_client(bolide_conn *c) {
     struct sockaddr_storage address;
@@ -46,6 +54,7 @@ static int find_client(bolide_conn *c) {
         getpeername(bolide_stream_fileno(&c->stream), (struct sockaddr *)&address, &len) != 0) {
         c->client = Py_NewRef(Py_None);
     } else {
+        c->flags |= is_loopback(&address) ? BOLIDE_CONN_LOCAL : 0u;
         c->client = address_pair((struct sockaddr *)&address, len);
     }
     return c->client != NULL ? 0 : -1;

@@ -96,6 +96,9 @@ static int send_body(bolide_request *r, PyObject *message) {
         result = disconnected(r);
         goto done;
     }
+    if (body != NULL && PyBytes_CheckExact(body)) {
+        bolide_conn_expect_output(r->conn, (size_t)PyBytes_GET_SIZE(body));
+    }
     result = bolide_response_body(&r->conn->stream, &r->response, body, is_more != 0);
     if (result == 0 && !is_more) {
         r->flags |= BOLIDE_REQUEST_COMPLETE;

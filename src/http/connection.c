@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "http/response.h"
 
@@ -11,6 +12,8 @@
 #define LINGER_BYTES (1024 * 1024)
 /* A body that was not read when the response is complete may have so much left for the connection to be kept. */
 #define UNREAD_MAX (256 * 1024)
+/* Of the kernel's send buffer for a peer on this machine. */
+#define LOCAL_SEND_BUFFER (256 * 1024)
 
 static void settle(bolide_conn *c);
 
@@ -244,6 +247,15 @@ void bolide_conn_continue(bolide_conn *c) {
             PyErr_Clear();
             bolide_conn_abort(c);
         }
+    }
+}
+
+void bolide_conn_expect_output(bolide_conn *c, size_t len) {
+    const unsigned state = BOLIDE_CONN_LOCAL | BOLIDE_CONN_BOUNDED;
+    if (len > LOCAL_SEND_BUFFER && (c->flags & state) == BOLIDE_CONN_LOCAL) {
+        int size = LOCAL_SEND_BUFFER;
+        c->flags |= BOLIDE_CONN_BOUNDED;
+        (void)setsockopt(bolide_stream_fileno(&c->stream), SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     }
 }
 
