@@ -181,7 +181,7 @@ OPTIONS: dict[str, list[Option]] = {
                metavar="GLOB", many=True),
         Option("--reload-exclude", "Do not watch files of this pattern; may be repeated.", dest="reload_excludes",
                metavar="GLOB", many=True),
-        Option("--reload-delay", "Seconds between two checks.", float, 0.25, metavar="SECONDS"),
+        Option("--reload-delay", "Seconds within which several changes are one.", float, 0.25, metavar="SECONDS"),
     ],
     "Logging": [
         Option("--log-level", "Least level that is logged. [default: info]", choices=_LOG_LEVELS),

@@ -135,7 +135,11 @@ class Config:
         access_log: whether requests are logged on "bolide.access".
         use_colors: True, False, or None: when the log goes to a terminal.
         interface: "asgi3", "asgi2", "wsgi", or "auto" to tell ASGI 3 from 2 by the application's signature.
-        reload, reload_dirs, reload_delay, reload_includes, reload_excludes: not supported yet.
+        reload: whether the server restarts when files change; needs an import string as `app`.
+        reload_dirs: the folders to watch, by default the current one.
+        reload_delay: seconds within which several changes are one, and between two looks without watchfiles.
+        reload_includes: patterns of files that matter besides "*.py", and folders to watch.
+        reload_excludes: patterns of files and folders that do not matter.
         workers: number of worker processes, by default $WEB_CONCURRENCY or 1; they need an import string as `app`.
         proxy_headers: whether X-Forwarded-Proto and X-Forwarded-For of trusted proxies set scheme and client.
         server_header, date_header: whether responses get these headers by default.
@@ -311,6 +315,11 @@ class Config:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is 0 to 65535, not {self.port}")
         self.encoded_headers = [_encode_header(name, value) for name, value in self.headers]
+        if self.reload and self.workers > 1:
+            logger.warning("The option workers is ignored with reload.")
+            self.workers = 1
+        if (self.reload_dirs or self.reload_includes or self.reload_excludes) and not self.should_reload:
+            logger.warning("The reload options have no effect without reload and an import string.")
         for name, others in (("loop", _OTHER_LOOPS), ("http", _OTHER_HTTP), ("ws", _OTHER_WS)):
             value = getattr(self, name)
             if value in others and value != "none":
@@ -497,10 +506,6 @@ def _unsupported_options(config: Config) -> Mapping[str, bool]:
     """The options that do not work yet, and whether `config` sets them to other than what bolide does."""
     return {
         "http2": config.http2,
-        "reload": config.reload,
-        "reload_dirs": bool(config.reload_dirs),
-        "reload_includes": bool(config.reload_includes),
-        "reload_excludes": bool(config.reload_excludes),
         "ws_max_size": config.ws_max_size != 16 * 1024 * 1024,
         "ws_max_queue": config.ws_max_queue != 32,
         "ws_ping_interval": config.ws_ping_interval != 20.0,

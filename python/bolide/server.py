@@ -439,14 +439,19 @@ def serve_config(config: Config) -> None:
 
 def _serve_in_subprocesses(config: Config) -> None:
     if not isinstance(config.app, str):
-        exit_with_error("Pass the application as an import string to have workers.", LOAD_FAILURE)
+        exit_with_error("Pass the application as an import string to have workers or reload.", LOAD_FAILURE)
     package = config.app.partition(":")[0].partition(".")[0]
     # One line from here instead of one from each worker; whether the rest of the name exists, they will see.
     if not package or importlib.util.find_spec(package) is None:
         config.load_app()
-    from bolide.supervisor import Supervisor
+    if config.should_reload:
+        from bolide.reload import Reloader
 
-    code = Supervisor(config).run()
+        code = Reloader(config).run()
+    else:
+        from bolide.supervisor import Supervisor
+
+        code = Supervisor(config).run()
     if code:
         sys.exit(code)
 

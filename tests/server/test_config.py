@@ -133,7 +133,6 @@ def test_headers_that_would_break_the_response_are_refused(header):
 @pytest.mark.parametrize(
     "options",
     [
-        {"reload": True},
         {"http2": True},
         {"ssl_certfile": "x"},
         {"ssl_context_factory": lambda c, d: d()},
