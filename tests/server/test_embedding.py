@@ -69,17 +69,17 @@ def in_thread(server):
 def test_in_a_thread_until_should_exit():
     server = bolide.Server(config())
     with in_thread(server):
-        assert httpx.get(url_of(server), trust_env=False).text == "ok"
+        assert httpx.get(url_of(server), trust_env=False, verify=False).text == "ok"
         url = url_of(server)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(url, trust_env=False)
+        httpx.get(url, trust_env=False, verify=False)
 
 
 def test_two_servers_in_two_threads():
     servers = [bolide.Server(config()) for _ in range(2)]
     with in_thread(servers[0]), in_thread(servers[1]):
         for server in servers:
-            assert httpx.get(url_of(server), trust_env=False).text == "ok"
+            assert httpx.get(url_of(server), trust_env=False, verify=False).text == "ok"
     assert [server.total_requests for server in servers] == [1, 1]
 
 
@@ -357,7 +357,7 @@ def test_limit_max_requests_with_jitter(caplog):
         time.sleep(0.001)
     url = url_of(server)
     for _ in range(limit):
-        assert httpx.get(url, trust_env=False).text == "ok"
+        assert httpx.get(url, trust_env=False, verify=False).text == "ok"
     thread.join(DEADLINE)
     assert not thread.is_alive()
     assert f"Maximum request limit of {limit} exceeded" in caplog.text

@@ -70,7 +70,7 @@ class Background:
 
     def _get(self, url):
         try:
-            self.outcome = httpx.get(url, timeout=20, trust_env=False).text
+            self.outcome = httpx.get(url, timeout=20, trust_env=False, verify=False).text
         except httpx.HTTPError as exc:
             self.outcome = exc
 
