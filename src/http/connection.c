@@ -15,6 +15,8 @@
 /* Of the kernel's send buffer for a peer on this machine. */
 #define LOCAL_SEND_BUFFER (256 * 1024)
 
+static const bolide_stream_ops stream_ops;
+
 static void settle(bolide_conn *c);
 
 /* --- closing ---------------------------------------------------------------------------------- */
@@ -38,9 +40,11 @@ void bolide_conn_abort(bolide_conn *c) {
     tell_gone(c);
 }
 
-/* Close so that the peer gets what was queued, although it may still be sending: send a FIN and read on for a while. A
- * close with unread bytes would make the kernel send a reset, which may overtake the answer. */
-static void linger(bolide_conn *c) {
+/* Send a FIN and read on for a while. A close with unread bytes would make the kernel send a reset, which may overtake
+ * the answer. */
+void bolide_conn_linger(bolide_conn *c) {
+    c->flags &= ~(unsigned)BOLIDE_CONN_UPGRADED;
+    c->stream.ops = &stream_ops;
     if ((c->flags & BOLIDE_CONN_EOF) != 0) {
         bolide_conn_close(c);
         return;
@@ -71,7 +75,7 @@ static void refuse(bolide_conn *c, int status) {
         bolide_conn_abort(c);
         return;
     }
-    linger(c);
+    bolide_conn_linger(c);
 }
 
 /* A Python exception is set that no application code caused: there is no memory. */
@@ -182,6 +186,9 @@ static void parse(bolide_conn *c, const char *data, size_t len) {
 
 /* After the state has changed: nothing more to come from a peer who sent a FIN? Reading as it should be? */
 static void settle(bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_UPGRADED) != 0) {
+        return;
+    }
     if ((c->flags & BOLIDE_CONN_EOF) != 0 && bolide_conn_is_idle(c) && c->held_len == 0) {
         bolide_conn_close(c);
     } else if ((c->flags & BOLIDE_CONN_LINGERING) == 0) {
@@ -190,14 +197,19 @@ static void settle(bolide_conn *c) {
 }
 
 void bolide_conn_resume(bolide_conn *c) {
-    if (c->held_len == 0 || !can_parse(c)) {
+    bool upgraded = (c->flags & (BOLIDE_CONN_UPGRADED | BOLIDE_CONN_CLOSING)) == BOLIDE_CONN_UPGRADED;
+    if (c->held_len == 0 || (!upgraded && !can_parse(c))) {
         return;
     }
     char *held = c->held;
     size_t len = c->held_len;
     c->held = NULL;
     c->held_len = 0;
-    parse(c, held, len);
+    if (upgraded) {
+        c->stream.ops->on_read(&c->stream, held, len);
+    } else {
+        parse(c, held, len);
+    }
     free(held);
 }
 
@@ -225,7 +237,7 @@ void bolide_conn_finish(bolide_conn *c, bool keep_alive) {
         if (message) {
             bolide_conn_close(c);
         } else {
-            linger(c);
+            bolide_conn_linger(c);
         }
     } else if ((c->flags & BOLIDE_CONN_PARSING) == 0) {
         c->since_ms = 0;
@@ -236,6 +248,15 @@ void bolide_conn_finish(bolide_conn *c, bool keep_alive) {
             }
         }
         settle(c);
+    }
+}
+
+void bolide_conn_upgrade(bolide_conn *c, void *protocol, const bolide_stream_ops *ops) {
+    c->upgraded = protocol;
+    c->flags |= BOLIDE_CONN_UPGRADED;
+    c->stream.ops = ops;
+    if (c->held_len > 0 || (c->flags & BOLIDE_CONN_PARSING) != 0) {
+        bolide_http_resume_soon(c);
     }
 }
 
@@ -322,7 +343,7 @@ static void on_drain(bolide_stream *s) {
     }
 }
 
-static void on_close(bolide_stream *s) {
+void bolide_conn_on_close(bolide_stream *s) {
     bolide_conn *c = bolide_conn_of_stream(s);
     bolide_http *http = c->http;
     PyObject *owner = http->owner;
@@ -332,6 +353,7 @@ static void on_close(bolide_stream *s) {
     bolide_http_remove(c);
     bolide_split_free(c);
     free(c->held);
+    free(c->upgraded);
     Py_CLEAR(c->client);
     Py_CLEAR(c->server);
     free(c);
@@ -344,7 +366,7 @@ static const bolide_stream_ops stream_ops = {
     .on_eof = on_eof,
     .on_error = on_error,
     .on_drain = on_drain,
-    .on_close = on_close,
+    .on_close = bolide_conn_on_close,
 };
 
 /* --- the resource ----------------------------------------------------------------------------- */

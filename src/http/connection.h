@@ -73,6 +73,8 @@ typedef struct {
     bool (*on_refused)(bolide_conn *c, int status);
     /* conn->request's objects, for the garbage collector. */
     int (*traverse)(bolide_conn *c, visitproc visit, void *arg);
+    /* `ms` have passed since the last call for this connection, which was upgraded. */
+    void (*on_tick)(bolide_conn *c, unsigned ms);
     /* The number of connections or of answered requests has changed. */
     void (*on_count)(bolide_http *http);
 } bolide_http_ops;
@@ -96,6 +98,7 @@ struct bolide_http {
     uint32_t max_fields;      /* fields of it; capacity of `scratch` */
     unsigned keep_alive_ms;   /* a connection may be idle for so long after a response */
     unsigned head_timeout_ms; /* the head of a request must be complete within */
+    unsigned tick_ms;         /* on_tick must be called at least every so many ms; 0: whenever it suits */
     bool closing;             /* no connection is kept alive any more */
 
     int verdict;         /* set by a parser callback that stops: as bolide_parser_feed() returns it */
@@ -113,6 +116,7 @@ struct bolide_conn {
     void *request;            /* the owner's: the request that was started last, or NULL */
     PyObject *client;         /* the owner's cache: scope["client"], or NULL */
     PyObject *server;         /* the owner's cache: scope["server"], or NULL */
+    void *upgraded;           /* of the protocol that it was upgraded to; freed with the connection; or NULL */
     bolide_split_head *split; /* a head that is not complete yet, or NULL */
     char *held;               /* bytes that came while an exchange was under way, or NULL */
     size_t held_len;          /* their number */
@@ -140,6 +144,7 @@ enum {
     BOLIDE_CONN_HTTP10 = 16384,   /* the request is HTTP/1.0 */
     BOLIDE_CONN_LOCAL = 32768,    /* the peer is on this machine: its address is the loopback */
     BOLIDE_CONN_BOUNDED = 65536,  /* ... and its send buffer is bounded */
+    BOLIDE_CONN_UPGRADED = 131072, /* another protocol is spoken; it has the stream's events */
 };
 
 /* `owner` is the Python object whose life spans that of `http`. headers, targets and defaults are the caller's to
@@ -178,6 +183,16 @@ void bolide_conn_resume_body(bolide_conn *c);
 void bolide_conn_close(bolide_conn *c);
 /* Close now and drop the output. Calls on_gone. */
 void bolide_conn_abort(bolide_conn *c);
+
+/* From here on `ops` get the stream's events, and `protocol` (from malloc) is conn->upgraded. Bytes that have come are
+ * handed to ops->on_read from the loop, soon. ops->on_close must end with bolide_conn_on_close(). */
+void bolide_conn_upgrade(bolide_conn *c, void *protocol, const bolide_stream_ops *ops);
+
+/* Close so that the peer gets what was queued although it may still be sending; an upgrade ends here. */
+void bolide_conn_linger(bolide_conn *c);
+
+/* The stream's on_close. */
+void bolide_conn_on_close(bolide_stream *s);
 
 /* Is there a peer who may still get something? */
 static inline bool bolide_conn_is_open(const bolide_conn *c) {

@@ -82,6 +82,10 @@ static void on_sweep(uv_timer_t *timer) {
     Py_INCREF(http->owner);
     for (bolide_conn *c = http->conns, *next; c != NULL; c = next) {
         next = c->next; /* a connection leaves the list only when its handle is closed, which is later */
+        if ((c->flags & BOLIDE_CONN_UPGRADED) != 0) {
+            http->ops->on_tick(c, h->sweep_ms);
+            continue;
+        }
         unsigned limit = time_limit(c);
         if (limit == 0) {
             c->since_ms = 0;
@@ -126,6 +130,7 @@ void bolide_http_add(bolide_conn *c) {
     http->conns = c;
     if (http->conn_count++ == 0 && http->handles != NULL) {
         unsigned shortest = http->keep_alive_ms < http->head_timeout_ms ? http->keep_alive_ms : http->head_timeout_ms;
+        shortest = http->tick_ms != 0 && http->tick_ms < shortest ? http->tick_ms : shortest;
         unsigned period = shortest / 10 < 20 ? 20 : shortest / 10 > 1000 ? 1000 : shortest / 10;
         period = http->closing ? CLOSING_SWEEP_MS : period;
         http->handles->sweep_ms = period;

@@ -123,7 +123,7 @@ static int on_headers_complete(llhttp_t *parser) {
         c->flags |= BOLIDE_CONN_KEEP_ALIVE;
     }
     int status = c->http->ops->on_head(c, h);
-    /* No protocol but HTTP is spoken here: what follows is parsed as HTTP, whatever the upgrade asks for. */
+    /* What follows is parsed as HTTP, whatever the upgrade asks for; behind a request for a WebSocket it waits. */
     parser->upgrade = 0;
     return status == 0 ? 0 : stop(c, status < 0 ? -1 : -status);
 }
@@ -309,7 +309,7 @@ static void see_field(bolide_http *http, bolide_field_id id, PyObject *pair, con
         facts->expects_continue |= len == 12 && bolide_equal_folded(value, "100-continue", 12);
         break;
     case BOLIDE_FIELD_UPGRADE:
-        facts->upgrade_websocket |= len == 9 && bolide_equal_folded(value, "websocket", 9);
+        facts->upgrade_websocket |= bolide_has_token(value, len, "websocket", 9);
         break;
     default:
         break;

@@ -494,6 +494,10 @@ int bolide_response_simple(bolide_stream *s, bolide_defaults *d, int status, boo
     PUT_LITERAL(&w, "content-type: text/plain; charset=utf-8\r\ncontent-length: ");
     put_decimal(&w, len);
     PUT_LITERAL(&w, "\r\nconnection: close\r\n");
+    if (status == 426) {
+        /* RFC 9110, section 15.5.22, and RFC 6455, section 4.4. */
+        PUT_LITERAL(&w, "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n");
+    }
     put_defaults(&w, d, false, false);
     if (!head) {
         writer_put(&w, text, len);
