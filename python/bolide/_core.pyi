@@ -111,7 +111,7 @@ class ClientDisconnected(ConnectionError):
     """
 
 class Server:
-    """An HTTP/1.1 server for one ASGI 3.0 application on one running loop; it speaks to the sockets given to listen().
+    """An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one running loop; it speaks to the sockets given to listen().
 
     Everything but the constructor must be called in the thread of the loop. The constructor has glibc's malloc keep up to
     16 MiB of freed memory at hand, unless the environment says otherwise (mallopt(3)).
@@ -141,6 +141,13 @@ class Server:
         limit_request_headers: number of header fields, answered with 431 beyond.
         timeout_keep_alive: seconds that a connection may be idle after a response.
         timeout_request_head: seconds from the first byte of a request (or from the accept) to the end of its headers.
+        websockets: serve requests for a WebSocket as such; else the upgrade is ignored.
+        ws_max_size: bytes of a message from the client, decompressed; closed with 1009 beyond.
+        ws_max_queue: messages that wait for the application before nothing more is read.
+        ws_ping_interval: seconds between the answer to a ping and the next one; None or 0: no pings.
+        ws_ping_timeout: seconds to wait for the answer before the connection is closed with 1011; None or 0: for ever.
+        ws_close_timeout: seconds to wait for the client's close frame while it reads nothing.
+        ws_per_message_deflate: accept permessage-deflate (RFC 7692).
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range.
@@ -169,6 +176,13 @@ class Server:
         limit_request_headers: int = 256,
         timeout_keep_alive: float = 5.0,
         timeout_request_head: float = 60.0,
+        websockets: bool = True,
+        ws_max_size: int = 16777216,
+        ws_max_queue: int = 32,
+        ws_ping_interval: float | None = 20.0,
+        ws_ping_timeout: float | None = 20.0,
+        ws_close_timeout: float = 10.0,
+        ws_per_message_deflate: bool = True,
     ) -> None: ...
     def listen(self, sock: socket.socket, backlog: int = 2048) -> None:
         """Accept connections on `sock`, a bound TCP or Unix stream socket (listening already or not).

@@ -506,11 +506,6 @@ def _unsupported_options(config: Config) -> Mapping[str, bool]:
     """The options that do not work yet, and whether `config` sets them to other than what bolide does."""
     return {
         "http2": config.http2,
-        "ws_max_size": config.ws_max_size != 16 * 1024 * 1024,
-        "ws_max_queue": config.ws_max_queue != 32,
-        "ws_ping_interval": config.ws_ping_interval != 20.0,
-        "ws_ping_timeout": config.ws_ping_timeout != 20.0,
-        "ws_per_message_deflate": not config.ws_per_message_deflate,
         "ssl_keyfile": config.ssl_keyfile is not None,
         "ssl_certfile": config.ssl_certfile is not None,
         "ssl_keyfile_password": config.ssl_keyfile_password is not None,

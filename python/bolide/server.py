@@ -258,6 +258,12 @@ class Server:
             limit_max_requests=self.limit_max_requests,
             on_max_requests=self._on_max_requests,
             timeout_keep_alive=float(config.timeout_keep_alive),
+            websockets=config.ws != "none",
+            ws_max_size=config.ws_max_size,
+            ws_max_queue=config.ws_max_queue,
+            ws_ping_interval=config.ws_ping_interval,
+            ws_ping_timeout=config.ws_ping_timeout,
+            ws_per_message_deflate=config.ws_per_message_deflate,
             **limits,
         )
 

@@ -7,6 +7,8 @@
 #include "http/connection.h"
 #include "http/listener.h"
 #include "http/response.h"
+#include "ws/connection.h"
+#include "ws/handshake.h"
 
 /* X(id, text): interned strings. */
 #define BOLIDE_ASGI_STRINGS(X)                                                                                         \
@@ -36,6 +38,19 @@
     X(spec_version, "spec_version")                                                                                    \
     X(state, "state")                                                                                                  \
     X(status, "status")                                                                                                \
+    X(bytes, "bytes")                                                                                                  \
+    X(code, "code")                                                                                                    \
+    X(extensions, "extensions")                                                                                        \
+    X(info, "info")                                                                                                    \
+    X(reason, "reason")                                                                                                \
+    X(subprotocol, "subprotocol")                                                                                      \
+    X(subprotocols, "subprotocols")                                                                                    \
+    X(text, "text")                                                                                                    \
+    X(websocket, "websocket")                                                                                          \
+    X(websocket_connect, "websocket.connect")                                                                          \
+    X(websocket_disconnect, "websocket.disconnect")                                                                    \
+    X(websocket_http_response, "websocket.http.response")                                                              \
+    X(websocket_receive, "websocket.receive")                                                                          \
     X(version, "version")                                                                                              \
     X(warning, "warning")
 
@@ -68,6 +83,7 @@ typedef struct bolide_asgi_state {
 
 typedef struct bolide_request bolide_request;
 typedef struct bolide_awaitable bolide_awaitable;
+typedef struct bolide_websocket bolide_websocket;
 
 typedef struct bolide_server {
     PyObject_HEAD bolide_loop *loop;        /* strong */
@@ -84,6 +100,12 @@ typedef struct bolide_server {
     PyObject *waiters;                      /* list of the futures that wait_closed() gave out */
     PyObject *server_name;                  /* the last scope["server"] ... */
     struct sockaddr_storage server_address; /* ... and what it was made of */
+
+    PyObject *ws_scope;    /* dict that every scope of a WebSocket starts as a copy of */
+    bolide_ws_config ws;   /* what WebSocket connections share */
+    size_t ws_max_queue;   /* messages that wait for an application before reading stops */
+    bool websockets;       /* requests for a WebSocket are served as such */
+    bool ws_deflate;       /* permessage-deflate is accepted */
 
     bolide_http http;
     bolide_listener *listeners;
@@ -106,8 +128,30 @@ struct bolide_request {
     PyObject *client;            /* likewise */
     bolide_awaitable *waiters;   /* list of the awaitables that are suspended; borrowed */
     bolide_request *prev, *next; /* server->running */
+    bolide_websocket *ws;        /* of a request for a WebSocket, owned; else NULL */
     bolide_response response;
     unsigned flags; /* BOLIDE_REQUEST_* */
+};
+
+typedef enum {
+    BOLIDE_WEBSOCKET_CONNECTING, /* the handshake is not answered */
+    BOLIDE_WEBSOCKET_DENYING,    /* ... the application has sent websocket.http.response.start */
+    BOLIDE_WEBSOCKET_OPEN,       /* it was accepted */
+    BOLIDE_WEBSOCKET_CLOSED,     /* the application has closed or refused it */
+} bolide_websocket_state;
+
+/* What a request for a WebSocket has besides. The protocol itself is the connection's (ws/connection.h). */
+struct bolide_websocket {
+    PyObject **queue;              /* ring of `cap` (a power of 2): messages received and not yet taken */
+    uint32_t first, count, cap;    /* of `queue` */
+    size_t bytes;                  /* in the messages of `queue` */
+    PyObject *reason;              /* str: of the end, or NULL */
+    PyObject *denial_headers;      /* list: of a websocket.http.response.start that waits, or NULL */
+    bolide_ws_handshake handshake; /* what the client asked for */
+    uint16_t code;                 /* of the end; 0: not yet */
+    bool connect_taken;            /* the application got websocket.connect */
+    bool gone;                     /* the peer has closed, or vanished */
+    bolide_websocket_state state;
 };
 
 enum {
@@ -185,6 +229,45 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind);
 /* Let the suspended awaitables of that kind look again. */
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind);
 
+/* message[key]: 1 and a new reference; 0 when it is not there; -1 with an exception set. */
+int bolide_message_get(PyObject *message, PyObject *key, PyObject **value);
+
+/* As bolide_message_get(), with KeyError for what is not there: 0 or -1. */
+int bolide_message_require(PyObject *message, PyObject *key, PyObject **value);
+
+/* Is the type of a message this one? */
+bool bolide_message_is(PyObject *type, const char *wanted);
+
+/* --- websocket.c, websocket_send.c -------------------------------------------------------------------------------- */
+
+extern const bolide_ws_ops bolide_websocket_ops;
+
+/* Is it a request for a WebSocket, and are they served? */
+bool bolide_websocket_is_wanted(const bolide_server *server, const bolide_conn *c, const bolide_head_facts *facts);
+
+/* Make r->ws from the fields of the request. 0; the status to refuse it with; or -1 with an exception set.
+ * *subprotocols becomes a new list. */
+int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subprotocols);
+void bolide_websocket_free(bolide_websocket *ws);
+
+/* The `send` of a WebSocket: as bolide_send(). */
+PyObject *bolide_websocket_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);
+
+/* Queue the head of a denial response; r->ws->denial_headers is used up. 0, or -1 with an exception set. */
+int bolide_websocket_start_denial(bolide_request *r);
+
+/* As bolide_receive_poll(). */
+int bolide_websocket_poll(bolide_request *r, PyObject **message);
+
+/* The peer is gone, if it was not before. Wakes nobody. */
+void bolide_websocket_gone(bolide_request *r);
+
+/* The application has ended; `failed`: by an exception, or with a result that is not None. */
+void bolide_websocket_finish(bolide_request *r, bool failed);
+
+/* The server stops: close, whatever the state. */
+void bolide_websocket_shutdown(bolide_request *r);
+
 /* --- log.c ------------------------------------------------------------------------------------ */
 
 /* logger.error(message, exc_info=exc) or, with `exc` NULL, logger.LEVEL(message, *args); `arg` may be NULL. What fails
@@ -192,6 +275,9 @@ void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind);
 void bolide_log_exception(bolide_server *server, const char *message, PyObject *exc);
 void bolide_log_error(bolide_server *server, const char *message, PyObject *arg);
 void bolide_log_warning(bolide_server *server, const char *message);
+
+/* '%s - "WebSocket %s" WHAT' at level INFO, as other servers have it. */
+void bolide_log_websocket(bolide_request *r, PyObject *what);
 
 /* The access log's entry for a response that has started. */
 void bolide_log_access(bolide_request *r, int status);

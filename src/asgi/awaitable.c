@@ -68,6 +68,9 @@ static int poll_request(bolide_awaitable *a, bool woken, PyObject **result) {
     if (bolide_request_check_thread(r) < 0) {
         return -1;
     }
+    if (a->kind == BOLIDE_AWAIT_RECEIVE && r->ws != NULL) {
+        return bolide_websocket_poll(r, result);
+    }
     if (a->kind == BOLIDE_AWAIT_RECEIVE) {
         return bolide_receive_poll(r, woken, result);
     }

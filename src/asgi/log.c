@@ -1,5 +1,7 @@
 #include "asgi/asgi.h"
 
+#define LEVEL_INFO 20 /* logging.INFO */
+
 static void report(bolide_server *server) {
     bolide_loop_report(server->loop, "logging failed", NULL, NULL);
 }
@@ -52,5 +54,40 @@ void bolide_log_access(bolide_request *r, int status) {
         bolide_loop_report(server->loop, "Exception in the access log", NULL, NULL);
     }
     Py_XDECREF(number);
+    Py_XDECREF(result);
+}
+
+/* Is the level INFO wanted? */
+static bool wants_info(bolide_server *server) {
+    PyObject *result = PyObject_CallMethod(server->logger, "isEnabledFor", "i", LEVEL_INFO);
+    bool wanted = result != NULL && PyObject_IsTrue(result) > 0;
+    if (result == NULL) {
+        report(server);
+    }
+    Py_XDECREF(result);
+    return wanted;
+}
+
+void bolide_log_websocket(bolide_request *r, PyObject *what) {
+    bolide_server *server = r->server;
+    if (r->target == NULL || !wants_info(server)) {
+        return;
+    }
+    PyObject *client;
+    if (r->client != NULL && PyTuple_Check(r->client) && PyTuple_GET_SIZE(r->client) == 2) {
+        client = PyUnicode_FromFormat("%S:%S", PyTuple_GET_ITEM(r->client, 0), PyTuple_GET_ITEM(r->client, 1));
+    } else {
+        client = PyUnicode_FromString("");
+    }
+    PyObject *text = PyUnicode_FromString("%s - \"WebSocket %s\" %s"), *result = NULL;
+    if (client != NULL && text != NULL) {
+        result = PyObject_CallMethodObjArgs(server->logger, server->st->asgi->str_info, text, client, r->target, what,
+                                            NULL);
+    }
+    if (result == NULL) {
+        report(server);
+    }
+    Py_XDECREF(text);
+    Py_XDECREF(client);
     Py_XDECREF(result);
 }

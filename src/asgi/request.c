@@ -60,6 +60,10 @@ static bool is_disconnect(bolide_asgi_state *as, PyObject *exc) {
  * that the client sees that the response is not whole. */
 static void give_up(bolide_request *r) {
     bolide_conn *c = r->conn;
+    if (r->ws != NULL) {
+        bolide_websocket_finish(r, true);
+        return;
+    }
     if (c == NULL) {
         return;
     }
@@ -96,6 +100,8 @@ static void returned(bolide_request *r, PyObject *result) {
     if (result != Py_None) {
         bolide_log_error(r->server, "ASGI callable should return None, but returned '%s'.", result);
         give_up(r);
+    } else if (r->ws != NULL) {
+        bolide_websocket_finish(r, false);
     } else if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
         return;
     } else if (bolide_request_is_gone(r)) {
@@ -344,7 +350,7 @@ static int on_head(bolide_conn *c, const bolide_head *head) {
     if (facts.forwarded && server->forwarded != NULL) {
         r->flags |= BOLIDE_REQUEST_FORWARDED;
     }
-    if (c->parser.upgrade) {
+    if (c->parser.upgrade && r->ws == NULL) {
         bolide_log_warning(server, "Unsupported upgrade request.");
     }
     return 0;
@@ -401,8 +407,15 @@ static void on_progress(bolide_conn *c) {
     if ((c->flags & BOLIDE_CONN_MESSAGE) != 0) {
         r->flags |= BOLIDE_REQUEST_LAST;
     }
+    if (r->ws != NULL && (c->flags & BOLIDE_CONN_EOF) != 0) {
+        bolide_websocket_gone(r);
+    }
     bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
     Py_DECREF(r);
+}
+
+static void on_tick(bolide_conn *c, unsigned ms) {
+    bolide_ws_tick(c, ms);
 }
 
 static void on_drain(bolide_conn *c) {
@@ -414,6 +427,9 @@ static void on_drain(bolide_conn *c) {
 static void on_gone(bolide_conn *c) {
     bolide_request *r = (bolide_request *)Py_NewRef(c->request);
     detach(r);
+    if (r->ws != NULL) {
+        bolide_websocket_gone(r);
+    }
     bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
     bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
     Py_DECREF(r);
@@ -450,6 +466,7 @@ const bolide_http_ops bolide_request_ops = {
     .on_gone = on_gone,
     .on_refused = on_refused,
     .traverse = traverse_conn,
+    .on_tick = on_tick,
     .on_count = on_count,
 };
 
@@ -461,6 +478,9 @@ static int request_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(r->server);
     Py_VISIT(r->scope);
     Py_VISIT(r->task);
+    if (r->ws != NULL) {
+        Py_VISIT(r->ws->denial_headers);
+    }
     return 0;
 }
 
@@ -483,6 +503,7 @@ static void request_dealloc(PyObject *self) {
     Py_CLEAR(r->method);
     Py_CLEAR(r->target);
     Py_CLEAR(r->client);
+    bolide_websocket_free(r->ws);
     bolide_freelist_keep(&server->st->asgi->free_requests, self, FREELIST_MAX);
     Py_DECREF(server);
     Py_DECREF(type);

@@ -22,7 +22,22 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
     if (server->scope == NULL) {
         return -1;
     }
-    return server->state != NULL ? PyDict_SetItem(server->scope, as->str_state, Py_None) : 0;
+    const char *ws_scheme = strcmp(scheme, "https") == 0 ? "wss" : strcmp(scheme, "http") == 0 ? "ws" : scheme;
+    server->ws_scope = Py_BuildValue(
+        "{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_websocket, as->str_asgi, Py_None,
+        as->str_http_version, as->str_http_1_1, as->str_server, Py_None, as->str_client, Py_None, as->str_scheme,
+        ws_scheme, as->str_root_path, root_path, as->str_path, Py_None, as->str_raw_path, Py_None, as->str_query_string,
+        Py_None, as->str_headers, Py_None, as->str_subprotocols, Py_None, as->str_extensions, Py_None);
+    if (server->ws_scope == NULL) {
+        return -1;
+    }
+    if (server->state == NULL) {
+        return 0;
+    }
+    return PyDict_SetItem(server->scope, as->str_state, Py_None) < 0 ||
+                   PyDict_SetItem(server->ws_scope, as->str_state, Py_None) < 0
+               ? -1
+               : 0;
 }
 
 /* An address as ASGI has it: (host, port), or (path, None) of a Unix socket. New reference, or NULL with an exception
@@ -91,12 +106,24 @@ static int set_copy(PyObject *scope, PyObject *key, PyObject *dict) {
     return result;
 }
 
+/* The items that the scope of a WebSocket has besides. */
+static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *subprotocols) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    PyObject *extensions = Py_BuildValue("{O:{}}", as->str_websocket_http_response);
+    if (extensions == NULL) {
+        return -1;
+    }
+    int result = PyDict_SetItem(scope, as->str_extensions, extensions);
+    Py_DECREF(extensions);
+    return result < 0 ? -1 : PyDict_SetItem(scope, as->str_subprotocols, subprotocols);
+}
+
 static int set_items(bolide_request *r, PyObject *scope, PyObject *headers, const bolide_target *target) {
     bolide_server *server = r->server;
     bolide_asgi_state *as = server->st->asgi;
     if (set_copy(scope, as->str_asgi, server->asgi) < 0 || PyDict_SetItem(scope, as->str_server, r->conn->server) < 0 ||
         PyDict_SetItem(scope, as->str_client, r->conn->client) < 0 ||
-        PyDict_SetItem(scope, as->str_method, r->method) < 0 || PyDict_SetItem(scope, as->str_path, target->path) < 0 ||
+        (r->ws == NULL && PyDict_SetItem(scope, as->str_method, r->method) < 0) || PyDict_SetItem(scope, as->str_path, target->path) < 0 ||
         PyDict_SetItem(scope, as->str_raw_path, target->raw_path) < 0 ||
         PyDict_SetItem(scope, as->str_query_string, target->query) < 0 ||
         PyDict_SetItem(scope, as->str_headers, headers) < 0) {
@@ -108,14 +135,15 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers, cons
     return server->state != NULL ? set_copy(scope, as->str_state, server->state) : 0;
 }
 
-/* r->scope of its parts. 0, or -1 with an exception set. */
-static int make_scope(bolide_request *r, PyObject *headers, const bolide_target *target) {
+/* r->scope of its parts; `subprotocols` is for a WebSocket. 0, or -1 with an exception set. */
+static int make_scope(bolide_request *r, PyObject *headers, const bolide_target *target, PyObject *subprotocols) {
     bolide_conn *c = r->conn;
     if ((c->client == NULL && find_client(c) < 0) || (c->server == NULL && find_server(r->server, c) < 0)) {
         return -1;
     }
-    PyObject *scope = PyDict_Copy(r->server->scope);
-    if (scope == NULL || set_items(r, scope, headers, target) < 0) {
+    PyObject *scope = PyDict_Copy(r->ws != NULL ? r->server->ws_scope : r->server->scope);
+    if (scope == NULL || set_items(r, scope, headers, target) < 0 ||
+        (r->ws != NULL && set_websocket_items(r, scope, subprotocols) < 0)) {
         Py_XDECREF(scope);
         return -1;
     }
@@ -137,16 +165,21 @@ int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_f
     if (headers == NULL) {
         return -1;
     }
+    PyObject *subprotocols = NULL;
     int status = bolide_head_check(c, facts);
+    if (status == 0 && bolide_websocket_is_wanted(r->server, c, facts)) {
+        status = bolide_websocket_new(r, headers, &subprotocols);
+    }
     if (status == 0) {
         bolide_target target;
         status = bolide_targets_parse(&http->targets, head->base + head->target, head->target_len,
-                                      r->server->access_log != NULL, &target);
+                                      r->server->access_log != NULL || r->ws != NULL, &target);
         if (status == 0) {
-            status = make_scope(r, headers, &target);
+            status = make_scope(r, headers, &target, subprotocols);
             bolide_target_release(&target);
         }
     }
+    Py_XDECREF(subprotocols);
     Py_DECREF(headers);
     return status;
 }

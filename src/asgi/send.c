@@ -1,7 +1,6 @@
 #include "asgi/asgi.h"
 
-/* message[key]: 1 and a new reference; 0 when it is not there; -1 with an exception set. */
-static int get_item(PyObject *message, PyObject *key, PyObject **value) {
+int bolide_message_get(PyObject *message, PyObject *key, PyObject **value) {
     if (PyDict_CheckExact(message)) {
         *value = Py_XNewRef(PyDict_GetItemWithError(message, key));
         return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
@@ -17,23 +16,23 @@ static int get_item(PyObject *message, PyObject *key, PyObject **value) {
     return 0;
 }
 
-/* As get_item(), with KeyError for what is not there. */
-static int require_item(PyObject *message, PyObject *key, PyObject **value) {
-    int found = get_item(message, key, value);
+int bolide_message_require(PyObject *message, PyObject *key, PyObject **value) {
+    int found = bolide_message_get(message, key, value);
     if (found == 0) {
         PyErr_SetObject(PyExc_KeyError, key);
     }
     return found > 0 ? 0 : -1;
 }
 
-static bool is_type(PyObject *type, const char *wanted, size_t len) {
+bool bolide_message_is(PyObject *type, const char *wanted) {
+    size_t len = strlen(wanted);
     return PyUnicode_Check(type) && PyUnicode_IS_COMPACT_ASCII(type) && (size_t)PyUnicode_GET_LENGTH(type) == len &&
            memcmp(PyUnicode_1BYTE_DATA(type), wanted, len) == 0;
 }
 
 /* Check the message's type. 0, or -1 with RuntimeError set. */
 static int expect_type(PyObject *type, const char *wanted) {
-    if (is_type(type, wanted, strlen(wanted))) {
+    if (bolide_message_is(type, wanted)) {
         return 0;
     }
     PyErr_Format(PyExc_RuntimeError, "Expected ASGI message '%s', but got '%S'.", wanted, type);
@@ -50,7 +49,7 @@ static int send_start(bolide_request *r, PyObject *message) {
     bolide_asgi_state *as = bolide_asgi_of(r);
     PyObject *status = NULL, *headers = NULL;
     int result = -1;
-    if (require_item(message, as->str_status, &status) < 0) {
+    if (bolide_message_require(message, as->str_status, &status) < 0) {
         return -1;
     }
     long code = PyLong_AsLong(status);
@@ -62,7 +61,7 @@ static int send_start(bolide_request *r, PyObject *message) {
         PyErr_Format(PyExc_ValueError, "invalid HTTP status %ld", code);
         return -1;
     }
-    if (get_item(message, as->str_headers, &headers) < 0) {
+    if (bolide_message_get(message, as->str_headers, &headers) < 0) {
         return -1;
     }
     /* Reading the message may have run code. */
@@ -86,7 +85,7 @@ static int send_body(bolide_request *r, PyObject *message) {
     bolide_asgi_state *as = bolide_asgi_of(r);
     PyObject *body = NULL, *more = NULL;
     int result = -1, is_more = 0;
-    if (get_item(message, as->str_body, &body) < 0 || get_item(message, as->str_more_body, &more) < 0) {
+    if (bolide_message_get(message, as->str_body, &body) < 0 || bolide_message_get(message, as->str_more_body, &more) < 0) {
         goto done;
     }
     if (more != NULL && (is_more = PyObject_IsTrue(more)) < 0) {
@@ -118,7 +117,7 @@ done:
 
 static int send_message(bolide_request *r, PyObject *message) {
     PyObject *type;
-    if (require_item(message, r->server->st->str_type, &type) < 0) {
+    if (bolide_message_require(message, r->server->st->str_type, &type) < 0) {
         return -1;
     }
     int result = -1;

@@ -17,9 +17,10 @@ typedef struct {
     PyObject *loop, *app, *root_path, *headers, *state, *access_log, *logger, *concurrency, *max_requests, *on_max,
         *forwarded;
     const char *scheme, *asgi_version;
-    int server_header, date_header, reset_context;
-    Py_ssize_t head, fields;
-    double keep_alive, head_timeout;
+    PyObject *ping_interval, *ping_timeout;
+    int server_header, date_header, reset_context, websockets, ws_deflate;
+    Py_ssize_t head, fields, ws_max_size, ws_max_queue;
+    double keep_alive, head_timeout, ws_close_timeout;
 } server_args;
 
 static inline bolide_server *server_of(PyObject *self) {
@@ -49,6 +50,13 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                             "limit_request_headers",
                             "timeout_keep_alive",
                             "timeout_request_head",
+                            "websockets",
+                            "ws_max_size",
+                            "ws_max_queue",
+                            "ws_ping_interval",
+                            "ws_ping_timeout",
+                            "ws_close_timeout",
+                            "ws_per_message_deflate",
                             NULL};
     *a = (server_args){.server_header = 1,
                        .date_header = 1,
@@ -56,13 +64,20 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                        .fields = 256,
                        .keep_alive = 5.0,
                        .head_timeout = 60.0,
+                       .websockets = 1,
+                       .ws_deflate = 1,
+                       .ws_max_size = 16 * 1024 * 1024,
+                       .ws_max_queue = 32,
+                       .ws_close_timeout = 10.0,
                        .scheme = "http",
                        .asgi_version = "3.0"};
-    return PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$UssppOOOOOpOOOnndd:Server", names, &a->loop, &a->app,
+    return PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$UssppOOOOOpOOOnnddpnnOOdp:Server", names, &a->loop, &a->app,
                                        &a->root_path, &a->scheme, &a->asgi_version, &a->server_header, &a->date_header,
                                        &a->headers, &a->state, &a->access_log, &a->logger, &a->forwarded,
                                        &a->reset_context, &a->concurrency, &a->max_requests, &a->on_max, &a->head,
-                                       &a->fields, &a->keep_alive, &a->head_timeout)
+                                       &a->fields, &a->keep_alive, &a->head_timeout, &a->websockets, &a->ws_max_size,
+                                       &a->ws_max_queue, &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout,
+                                       &a->ws_deflate)
                ? 0
                : -1;
 }
@@ -137,6 +152,46 @@ static int take_objects(bolide_server *s, const server_args *a) {
     return s->context != NULL && s->logger != NULL && s->waiters != NULL ? 0 : -1;
 }
 
+/* `value` seconds as milliseconds: `unset` when it was not given, 0 for None or 0. -1 with an exception set. */
+static int64_t optional_ms(PyObject *value, double unset, const char *name) {
+    double seconds = value == NULL ? unset : value == Py_None ? 0 : PyFloat_AsDouble(value);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (!(seconds >= 0 && seconds <= MAX_TIMEOUT_S)) {
+        PyErr_Format(PyExc_ValueError, "%s is out of range", name);
+        return -1;
+    }
+    return seconds > 0 && seconds < 0.001 ? 1 : (int64_t)(seconds * 1000);
+}
+
+static int set_up_websockets(bolide_server *s, const server_args *a) {
+    int64_t interval = optional_ms(a->ping_interval, 20.0, "ws_ping_interval");
+    int64_t timeout = interval >= 0 ? optional_ms(a->ping_timeout, 20.0, "ws_ping_timeout") : -1;
+    if (timeout < 0) {
+        return -1;
+    }
+    if (a->ws_max_size < 1 || a->ws_max_queue < 1 || !(a->ws_close_timeout >= 0 && a->ws_close_timeout <= MAX_TIMEOUT_S)) {
+        PyErr_SetString(PyExc_ValueError, "ws_max_size, ws_max_queue or ws_close_timeout is out of range");
+        return -1;
+    }
+    s->websockets = a->websockets != 0;
+    s->ws_deflate = a->ws_deflate != 0;
+    s->ws_max_queue = (size_t)a->ws_max_queue;
+    s->ws.ops = &bolide_websocket_ops;
+    s->ws.max_size = (size_t)a->ws_max_size;
+    s->ws.ping_interval_ms = (unsigned)interval;
+    s->ws.ping_timeout_ms = (unsigned)timeout;
+    s->ws.close_timeout_ms = (unsigned)(a->ws_close_timeout * 1000);
+    unsigned tick = s->ws.close_timeout_ms > 100 ? s->ws.close_timeout_ms : 100;
+    if (interval > 0) {
+        tick = interval < tick ? (unsigned)interval : tick;
+        tick = timeout > 0 && timeout < tick ? (unsigned)timeout : tick;
+    }
+    s->http.tick_ms = s->websockets ? tick : 0;
+    return 0;
+}
+
 static int set_up_http(bolide_server *s, const server_args *a, PyObject *root_path) {
     bolide_http *http = &s->http;
     PyObject *headers = a->headers != NULL ? Py_NewRef(a->headers) : PyTuple_New(0);
@@ -160,8 +215,10 @@ PyDoc_STRVAR(
     "       date_header=True, headers=(), state=None, access_log=None, logger=None, forwarded=None,\n"
     "       reset_contextvars=False, limit_concurrency=None, limit_max_requests=None,\n"
     "       on_max_requests=None, limit_request_head=131072, limit_request_headers=256,\n"
-    "       timeout_keep_alive=5.0, timeout_request_head=60.0)\n--\n\n"
-    "An HTTP/1.1 server for one ASGI 3.0 application on one loop; it speaks to the sockets given to listen().\n\n"
+    "       timeout_keep_alive=5.0, timeout_request_head=60.0, websockets=True,\n"
+    "       ws_max_size=16777216, ws_max_queue=32, ws_ping_interval=20.0, ws_ping_timeout=20.0,\n"
+    "       ws_close_timeout=10.0, ws_per_message_deflate=True)\n--\n\n"
+    "An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one loop; it speaks to the sockets given to listen().\n\n"
     "See the type stub for the arguments.");
 
 static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -185,7 +242,7 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     s->loop = (bolide_loop *)Py_NewRef(a.loop);
     s->st = st;
     PyObject *root_path = a.root_path != NULL ? Py_NewRef(a.root_path) : PyUnicode_FromString("");
-    if (root_path == NULL || take_objects(s, &a) < 0 || bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 ||
+    if (root_path == NULL || take_objects(s, &a) < 0 || set_up_websockets(s, &a) < 0 || bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 ||
         set_up_http(s, &a, root_path) < 0) {
         Py_XDECREF(root_path);
         Py_DECREF(s);
@@ -269,6 +326,14 @@ static void begin_shutdown(bolide_server *s) {
     bolide_listener_close_all(&s->listeners);
     s->closing = true;
     bolide_http_begin_closing(&s->http);
+    for (bolide_conn *c = s->http.conns; c != NULL; c = c->next) {
+        bolide_request *r = c->request;
+        if ((c->flags & BOLIDE_CONN_UPGRADED) != 0 && r == NULL) {
+            bolide_ws_shutdown(c);
+        } else if (r != NULL && r->ws != NULL) {
+            bolide_websocket_shutdown(r);
+        }
+    }
     bolide_server_check_closed(s);
 }
 
@@ -366,6 +431,7 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT((PyObject *)s->loop);
     Py_VISIT(s->app);
     Py_VISIT(s->scope);
+    Py_VISIT(s->ws_scope);
     Py_VISIT(s->asgi);
     Py_VISIT(s->state);
     Py_VISIT(s->access_log);
@@ -385,6 +451,7 @@ static int server_clear(PyObject *self) {
     bolide_server *s = server_of(self);
     Py_CLEAR(s->app);
     Py_CLEAR(s->scope);
+    Py_CLEAR(s->ws_scope);
     Py_CLEAR(s->state);
     Py_CLEAR(s->access_log);
     Py_CLEAR(s->on_max);
@@ -398,6 +465,7 @@ static void server_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     bolide_http_clear(&s->http);
+    bolide_ws_config_clear(&s->ws);
     bolide_headers_clear(&s->http.headers);
     bolide_targets_clear(&s->http.targets);
     bolide_defaults_clear(&s->http.defaults);
