@@ -333,6 +333,9 @@ static int on_head(bolide_conn *c, const bolide_head *head) {
         bolide_log_access(r, 503);
         status = 503;
     }
+    if (status == 0 && r->ws != NULL && server->closing) {
+        status = 503;
+    }
     if (status != 0) {
         Py_DECREF(r);
         return status;
