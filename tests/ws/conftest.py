@@ -1,0 +1,32 @@
+"""Fixtures of the WebSocket tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import ServerProcess
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ServerProcess]:
+    """A server with every app of ws_apps.py and of tests/asgi/apps.py, shared by all tests that do not end it."""
+    with ServerProcess("ws_apps:app", "--log-level", "info", app_dir=HERE) as running:
+        yield running
+        assert running.process.poll() is None, f"the server died:\n{running.log.text}"
+
+
+@pytest.fixture
+def serve():
+    """Start a server of its own with more options: serve("--ws-max-size", "10")."""
+    running: list[ServerProcess] = []
+
+    def start(*options: str) -> ServerProcess:
+        server = ServerProcess("ws_apps:app", *options, app_dir=HERE)
+        running.append(server)
+        return server.__enter__()
+
+    yield start
+    for server in running:
+        server.__exit__(None)
