@@ -314,6 +314,13 @@ class Config:
             raise ValueError(f"workers is at least 1, not {self.workers}")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is 0 to 65535, not {self.port}")
+        for name in ("ws_max_size", "ws_max_queue"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        for name in ("ws_ping_interval", "ws_ping_timeout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 86400:
+                raise ValueError(f"{name} is 0 to 86400 seconds, not {value}")
         self.encoded_headers = [_encode_header(name, value) for name, value in self.headers]
         if self.reload and self.workers > 1:
             logger.warning("The option workers is ignored with reload.")

@@ -205,7 +205,7 @@ def test_wrong_options_end_with_exit_code_2_and_name_the_fault(bolide, arguments
     assert arguments[-1].lstrip("-").split(":")[0] in command.stderr
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--http2", None), ("--ssl-certfile", "cert.pem"), ("--ws-max-size", "1")])
+@pytest.mark.parametrize(("flag", "value"), [("--http2", None), ("--ssl-certfile", "cert.pem")])
 def test_unsupported_options_are_one_line_and_exit_code_2(bolide, flag, value):
     command = bolide("main:app", flag, *([value] if value else []))
     assert command.wait() == 2
