@@ -214,9 +214,15 @@ class Server:
     async def _bind_all_addresses(self) -> list[socket.socket]:
         """Sockets for every address of the host, all on one port."""
         host, port = self.config.host or None, self.config.port
-        infos = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        try:
+            # A numeric address needs no thread to resolve it. In a process that has never had a second thread, the C
+            # library does without locks.
+            numeric = socket.AI_PASSIVE | socket.AI_NUMERICHOST
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric)
+        except socket.gaierror:
+            infos = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
         bound: list[socket.socket] = []
         try:
             for family, _, proto, _, address in dict.fromkeys(infos):

@@ -248,6 +248,26 @@ static int is_done(bolide_request *r, PyObject *task) {
     return result;
 }
 
+/* The task has taken its first step, or all of them. */
+static void after_start(bolide_request *r, PyObject *task) {
+    if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
+        /* Mostly it is done then and has returned None: no need to ask whether it is. */
+        PyObject *result = result_of(r, task);
+        if (result == Py_None) {
+            end(r, result, false);
+            return;
+        }
+        Py_XDECREF(result);
+        PyErr_Clear();
+    }
+    int done = is_done(r, task);
+    if (done > 0) {
+        end(r, result_of(r, task), false);
+    } else if (done < 0 || follow(r, task) < 0) {
+        end(r, NULL, false);
+    }
+}
+
 /* Let the operator's callable put what a trusted proxy says into the scope. 0, or -1 with an exception set. */
 static int apply_forwarded(bolide_request *r) {
     PyObject *result = PyObject_CallOneArg(r->server->forwarded, r->scope);
@@ -281,13 +301,12 @@ static void run(bolide_request *r) {
         task = make_task(r, coro);
         Py_DECREF(coro);
     }
-    int done = task != NULL ? is_done(r, task) : -1;
-    if (done > 0) {
-        end(r, result_of(r, task), false);
-    } else if (done < 0 || follow(r, task) < 0) {
+    if (task != NULL) {
+        after_start(r, task);
+        Py_DECREF(task);
+    } else {
         end(r, NULL, false);
     }
-    Py_XDECREF(task);
 }
 
 int bolide_request_cancel_all(bolide_server *server) {

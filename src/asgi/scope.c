@@ -14,11 +14,11 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
     }
     /* Every key is there from the start, in the order of the specification: setting one later changes no more than a
      * value. */
-    server->scope =
-        Py_BuildValue("{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_http, as->str_asgi,
-                      Py_None, as->str_http_version, as->str_http_1_1, as->str_server, Py_None, as->str_client, Py_None,
-                      as->str_scheme, scheme, as->str_method, Py_None, as->str_root_path, root_path, as->str_path,
-                      Py_None, as->str_raw_path, Py_None, as->str_query_string, Py_None, as->str_headers, Py_None);
+    server->scope = Py_BuildValue("{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_http,
+                                  as->str_asgi, Py_None, as->str_http_version, as->str_http_1_1, as->str_server,
+                                  Py_None, as->str_client, Py_None, as->str_scheme, scheme, as->str_method,
+                                  as->methods[HTTP_GET], as->str_root_path, root_path, as->str_path, Py_None,
+                                  as->str_raw_path, Py_None, as->str_query_string, Py_None, as->str_headers, Py_None);
     if (server->scope == NULL) {
         return -1;
     }
@@ -118,15 +118,43 @@ static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *sub
     return result < 0 ? -1 : PyDict_SetItem(scope, as->str_subprotocols, subprotocols);
 }
 
-static int set_items(bolide_request *r, PyObject *scope, PyObject *headers, const bolide_target *target) {
+/* A copy of `template` with the target in it. New reference, or NULL with an exception set. */
+static PyObject *scope_of_target(bolide_server *server, PyObject *template, const bolide_target *target) {
+    bolide_asgi_state *as = server->st->asgi;
+    PyObject *scope = PyDict_Copy(template);
+    if (scope != NULL && (PyDict_SetItem(scope, as->str_path, target->path) < 0 ||
+                          PyDict_SetItem(scope, as->str_raw_path, target->raw_path) < 0 ||
+                          PyDict_SetItem(scope, as->str_query_string, target->query) < 0)) {
+        Py_CLEAR(scope);
+    }
+    return scope;
+}
+
+/* The same for the request; `cached`, when not NULL, is where a scope stands for a target that comes again. */
+static PyObject *new_scope(bolide_request *r, const bolide_target *target, PyObject **cached) {
+    bolide_server *server = r->server;
+    if (r->ws != NULL) {
+        return scope_of_target(server, server->ws_scope, target);
+    }
+    if (cached == NULL) {
+        return scope_of_target(server, server->scope, target);
+    }
+    if (*cached == NULL && (*cached = scope_of_target(server, server->scope, target)) == NULL) {
+        return NULL;
+    }
+    return PyDict_Copy(*cached);
+}
+
+/* What is not in the template, or differs from it. 0, or -1 with an exception set. */
+static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
     bolide_server *server = r->server;
     bolide_asgi_state *as = server->st->asgi;
     if (set_copy(scope, as->str_asgi, server->asgi) < 0 || PyDict_SetItem(scope, as->str_server, r->conn->server) < 0 ||
         PyDict_SetItem(scope, as->str_client, r->conn->client) < 0 ||
-        (r->ws == NULL && PyDict_SetItem(scope, as->str_method, r->method) < 0) || PyDict_SetItem(scope, as->str_path, target->path) < 0 ||
-        PyDict_SetItem(scope, as->str_raw_path, target->raw_path) < 0 ||
-        PyDict_SetItem(scope, as->str_query_string, target->query) < 0 ||
         PyDict_SetItem(scope, as->str_headers, headers) < 0) {
+        return -1;
+    }
+    if (r->ws == NULL && r->method != as->methods[HTTP_GET] && PyDict_SetItem(scope, as->str_method, r->method) < 0) {
         return -1;
     }
     if (r->response.http10 && PyDict_SetItem(scope, as->str_http_version, as->str_http_1_0) < 0) {
@@ -135,14 +163,16 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers, cons
     return server->state != NULL ? set_copy(scope, as->str_state, server->state) : 0;
 }
 
-/* r->scope of its parts; `subprotocols` is for a WebSocket. 0, or -1 with an exception set. */
-static int make_scope(bolide_request *r, PyObject *headers, const bolide_target *target, PyObject *subprotocols) {
+/* r->scope of its parts; `cached` as for new_scope(); `subprotocols` is for a WebSocket. 0, or -1 with an exception
+ * set. */
+static int make_scope(bolide_request *r, PyObject *headers, const bolide_target *target, PyObject **cached,
+                      PyObject *subprotocols) {
     bolide_conn *c = r->conn;
     if ((c->client == NULL && find_client(c) < 0) || (c->server == NULL && find_server(r->server, c) < 0)) {
         return -1;
     }
-    PyObject *scope = PyDict_Copy(r->ws != NULL ? r->server->ws_scope : r->server->scope);
-    if (scope == NULL || set_items(r, scope, headers, target) < 0 ||
+    PyObject *scope = new_scope(r, target, cached);
+    if (scope == NULL || set_items(r, scope, headers) < 0 ||
         (r->ws != NULL && set_websocket_items(r, scope, subprotocols) < 0)) {
         Py_XDECREF(scope);
         return -1;
@@ -172,10 +202,11 @@ int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_f
     }
     if (status == 0) {
         bolide_target target;
+        PyObject **cached;
         status = bolide_targets_parse(&http->targets, head->base + head->target, head->target_len,
-                                      r->server->access_log != NULL || r->ws != NULL, &target);
+                                      r->server->access_log != NULL || r->ws != NULL, &target, &cached);
         if (status == 0) {
-            status = make_scope(r, headers, &target, subprotocols);
+            status = make_scope(r, headers, &target, cached, subprotocols);
             bolide_target_release(&target);
         }
     }

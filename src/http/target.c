@@ -22,6 +22,7 @@ void bolide_targets_clear(bolide_targets *t) {
         PyMem_Free(t->slots[i].raw);
         t->slots[i].raw = NULL;
         bolide_target_release(&t->slots[i].target);
+        Py_CLEAR(t->slots[i].extra);
     }
     Py_CLEAR(t->root_path);
     Py_CLEAR(t->root_path_bytes);
@@ -191,21 +192,25 @@ static void remember(bolide_known_target *slot, uint64_t hash, const char *raw, 
     memcpy(copy, raw, len);
     PyMem_Free(slot->raw);
     bolide_target_release(&slot->target);
+    Py_CLEAR(slot->extra);
     slot->hash = hash;
     slot->raw = copy;
     slot->len = len;
     copy_target(&slot->target, target);
 }
 
-int bolide_targets_parse(bolide_targets *t, const char *raw, size_t len, bool logged, bolide_target *out) {
+int bolide_targets_parse(bolide_targets *t, const char *raw, size_t len, bool logged, bolide_target *out,
+                         PyObject ***extra) {
     bolide_known_target *slot = NULL;
     uint64_t hash = 0;
+    *extra = NULL;
     if (len <= BOLIDE_TARGET_MAX) {
         hash = bolide_hash(t->seed, raw, len, false);
         slot = &t->slots[hash % BOLIDE_TARGET_SLOTS];
         if (slot->hash == hash && slot->raw != NULL && slot->len == len && memcmp(slot->raw, raw, len) == 0 &&
             (!logged || slot->target.logged != NULL)) {
             copy_target(out, &slot->target);
+            *extra = &slot->extra;
             return 0;
         }
     }

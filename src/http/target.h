@@ -20,6 +20,7 @@ typedef struct {
     char *raw;     /* the raw target, or NULL: an empty slot */
     size_t len;    /* its length */
     bolide_target target;
+    PyObject *extra; /* the owner's, made of the target; NULL until set */
 } bolide_known_target;
 
 typedef struct {
@@ -34,8 +35,10 @@ int bolide_targets_init(bolide_targets *t, PyObject *root_path);
 void bolide_targets_clear(bolide_targets *t);
 
 /* The parts of the target `raw` for a request that is not CONNECT; `logged` also fills that one. 0; 400 when it is not
- * a valid target; or -1 with an exception set. On 0 the caller releases `out`. */
-int bolide_targets_parse(bolide_targets *t, const char *raw, size_t len, bool logged, bolide_target *out);
+ * a valid target; or -1 with an exception set. On 0 the caller releases `out`, and *extra is the place for what the
+ * owner makes of a target that has come before, or NULL; it is valid until the next call. */
+int bolide_targets_parse(bolide_targets *t, const char *raw, size_t len, bool logged, bolide_target *out,
+                         PyObject ***extra);
 void bolide_target_release(bolide_target *target);
 
 #endif
