@@ -7,6 +7,9 @@
 #include "transport/tls.h"
 
 #define LATE_NS 500000
+/* What one stream writes of a block in a turn. Besides being fair, this is cheaper than all of a large body at once:
+ * the peer takes out what was written while its pages are in the cache. */
+#define FLUSH_QUANTUM (256 * 1024)
 
 /* --- the flush list --------------------------------------------------------------------------- */
 
@@ -198,18 +201,38 @@ static int put_in_flight(bolide_stream *s) {
     return status;
 }
 
+/* One write of at most FLUSH_QUANTUM bytes of `block`: how many have left, or a negative uv code. */
+static ssize_t write_quantum(bolide_stream *s, bolide_outblock *block) {
+    uv_buf_t bufs[BOLIDE_OUT_BUFS];
+    unsigned count = 0;
+    size_t room = FLUSH_QUANTUM;
+    for (unsigned i = block->first; i < block->count && room > 0; i++) {
+        bufs[count] = block->bufs[i];
+        if (bufs[count].len > room) {
+            bufs[count].len = room;
+        }
+        room -= bufs[count++].len;
+    }
+    int sent = uv_try_write(&s->uv.stream, bufs, count);
+    return sent == UV_EAGAIN ? 0 : sent;
+}
+
 /* Send what the socket takes at once of the first block. 0 when the whole block has left, else 1: the rest is in
- * flight; or a negative uv code. */
+ * flight, or waits for the next turn; or a negative uv code. */
 static int send_block(bolide_stream *s) {
     bolide_outblock *block = s->out.first;
     if (block->first < block->count) {
-        int sent = uv_try_write(&s->uv.stream, block->bufs + block->first, block->count - block->first);
-        if (sent < 0 && sent != UV_EAGAIN) {
-            return sent;
+        ssize_t sent = write_quantum(s, block);
+        if (sent < 0) {
+            return (int)sent;
         }
         if (sent > 0) {
             bolide_out_consume(block, (size_t)sent);
             s->pending -= (size_t)sent;
+        }
+        if (block->first < block->count && sent == FLUSH_QUANTUM) {
+            bolide_stream_list(s); /* the other streams come first */
+            return 1;
         }
         if (block->first < block->count) {
             int status = put_in_flight(s);
@@ -238,7 +261,7 @@ void bolide_stream_flush(bolide_stream *s) {
     }
     bolide_stream_send(s);
     /* Encrypted by and by, as the socket takes it. */
-    while (s->tls != NULL && !(s->flags & halted) && bolide_tls_encrypt(s) > 0) {
+    while (s->tls != NULL && !(s->flags & (halted | BOLIDE_STREAM_LISTED)) && bolide_tls_encrypt(s) > 0) {
         bolide_stream_send(s);
     }
     if ((s->flags & BOLIDE_STREAM_OPEN) && !(s->flags & BOLIDE_STREAM_BROKEN)) {
