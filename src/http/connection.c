@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "http/response.h"
 
@@ -387,13 +388,11 @@ static void conn_close(bolide_resource *res) {
     bolide_stream_close(&c->stream);
 }
 
-void bolide_conn_accept(bolide_http *http, uv_stream_t *listener, bool pipe) {
+void bolide_conn_open(bolide_http *http, int fd, bool pipe) {
     bolide_conn *c = calloc(1, sizeof(*c));
-    if (c == NULL) {
-        return;
-    }
-    if (bolide_stream_setup(&c->stream, http->loop, pipe, &stream_ops) != 0) {
+    if (c == NULL || bolide_stream_setup(&c->stream, http->loop, pipe, &stream_ops) != 0) {
         free(c);
+        close(fd);
         return;
     }
     c->http = http;
@@ -404,7 +403,10 @@ void bolide_conn_accept(bolide_http *http, uv_stream_t *listener, bool pipe) {
     bolide_resource_add(http->loop, &c->resource);
     bolide_http_add(c);
     bolide_parser_init(c);
-    if (bolide_stream_accept(&c->stream, listener) != 0 || bolide_stream_read_start(&c->stream) != 0) {
+    if (bolide_stream_open(&c->stream, fd) != 0) {
+        close(fd);
+        bolide_conn_abort(c);
+    } else if (bolide_stream_read_start(&c->stream) != 0) {
         bolide_conn_abort(c);
     }
 }

@@ -127,23 +127,23 @@ struct bolide_conn {
 };
 
 enum {
-    BOLIDE_CONN_HEAD = 1,         /* an exchange is under way: the head is complete */
-    BOLIDE_CONN_STARTED = 2,      /* ... on_start was called */
-    BOLIDE_CONN_MESSAGE = 4,      /* ... the request is complete, body and all */
-    BOLIDE_CONN_RESPONSE = 8,     /* ... the response is complete */
-    BOLIDE_CONN_KEEP_ALIVE = 16,  /* the request allows for another one after it */
-    BOLIDE_CONN_EXPECT = 32,      /* it expects 100 Continue, which was not sent */
-    BOLIDE_CONN_BODY_PAUSED = 64, /* the owner has enough of the body for now */
-    BOLIDE_CONN_EOF = 128,        /* the peer has sent its FIN */
-    BOLIDE_CONN_LINGERING = 256,  /* our FIN is on its way; what still comes is dropped, for a while */
-    BOLIDE_CONN_CLOSING = 512,    /* the stream closes, now or once its output has left */
-    BOLIDE_CONN_SERVED = 1024,    /* a response was completed */
-    BOLIDE_CONN_PARSING = 2048,   /* bytes are being parsed further up on the C stack */
-    BOLIDE_CONN_RESUMING = 4096,  /* on http->resume */
-    BOLIDE_CONN_UNIX = 8192,      /* a Unix socket */
-    BOLIDE_CONN_HTTP10 = 16384,   /* the request is HTTP/1.0 */
-    BOLIDE_CONN_LOCAL = 32768,    /* the peer is on this machine: its address is the loopback */
-    BOLIDE_CONN_BOUNDED = 65536,  /* ... and its send buffer is bounded */
+    BOLIDE_CONN_HEAD = 1,          /* an exchange is under way: the head is complete */
+    BOLIDE_CONN_STARTED = 2,       /* ... on_start was called */
+    BOLIDE_CONN_MESSAGE = 4,       /* ... the request is complete, body and all */
+    BOLIDE_CONN_RESPONSE = 8,      /* ... the response is complete */
+    BOLIDE_CONN_KEEP_ALIVE = 16,   /* the request allows for another one after it */
+    BOLIDE_CONN_EXPECT = 32,       /* it expects 100 Continue, which was not sent */
+    BOLIDE_CONN_BODY_PAUSED = 64,  /* the owner has enough of the body for now */
+    BOLIDE_CONN_EOF = 128,         /* the peer has sent its FIN */
+    BOLIDE_CONN_LINGERING = 256,   /* our FIN is on its way; what still comes is dropped, for a while */
+    BOLIDE_CONN_CLOSING = 512,     /* the stream closes, now or once its output has left */
+    BOLIDE_CONN_SERVED = 1024,     /* a response was completed */
+    BOLIDE_CONN_PARSING = 2048,    /* bytes are being parsed further up on the C stack */
+    BOLIDE_CONN_RESUMING = 4096,   /* on http->resume */
+    BOLIDE_CONN_UNIX = 8192,       /* a Unix socket */
+    BOLIDE_CONN_HTTP10 = 16384,    /* the request is HTTP/1.0 */
+    BOLIDE_CONN_LOCAL = 32768,     /* the peer is on this machine: its address is the loopback */
+    BOLIDE_CONN_BOUNDED = 65536,   /* ... and its send buffer is bounded */
     BOLIDE_CONN_UPGRADED = 131072, /* another protocol is spoken; it has the stream's events */
 };
 
@@ -158,8 +158,9 @@ void bolide_http_begin_closing(bolide_http *http);
 /* When no connection is left. */
 void bolide_http_clear(bolide_http *http);
 
-/* Take the next connection of `listener`. Problems of a single connection are dropped silently. */
-void bolide_conn_accept(bolide_http *http, uv_stream_t *listener, bool pipe);
+/* Serve the connected socket `fd`, which is the connection's from now on. Problems of a single connection are dropped
+ * silently. */
+void bolide_conn_open(bolide_http *http, int fd, bool pipe);
 
 /* May a response that starts now leave the connection open? */
 bool bolide_conn_may_keep_alive(const bolide_conn *c);

@@ -72,7 +72,8 @@ static unsigned time_limit(const bolide_conn *c) {
         return waiting ? at_most(c->http->keep_alive_ms, LAST_REQUEST_MS)
                        : at_most(c->http->head_timeout_ms, FIRST_REQUEST_MS);
     }
-    return waiting ? c->http->keep_alive_ms : c->http->head_timeout_ms;
+    unsigned limit = waiting ? c->http->keep_alive_ms : c->http->head_timeout_ms;
+    return limit > 0 ? limit : 1; /* a timeout of 0 closes as soon as may be */
 }
 
 static void on_sweep(uv_timer_t *timer) {

@@ -1,15 +1,18 @@
 #include "http/listener.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <unistd.h>
+
+#include "common/error.h"
+
+/* Connections taken in one go, before those that are there already have their turn. */
+#define BATCH_MAX 256
 
 static void unlist(bolide_listener *l) {
-    for (bolide_listener **link = l->list; link != NULL && *link != NULL; link = &(*link)->next) {
+    for (bolide_listener **link = l->list; *link != NULL; link = &(*link)->next) {
         if (*link == l) {
             *link = l->next;
             return;
@@ -17,23 +20,29 @@ static void unlist(bolide_listener *l) {
     }
 }
 
-static void on_close(uv_handle_t *handle) {
-    bolide_loop_enter(bolide_loop_of(handle));
-    bolide_listener *l = (bolide_listener *)handle;
+static void on_close(bolide_acceptor *a) {
+    bolide_listener *l = (bolide_listener *)a;
     PyObject *owner = l->http->owner;
     unlist(l);
-    bolide_resource_remove(&l->resource);
     free(l);
     Py_DECREF(owner);
 }
 
-static void on_connection(uv_stream_t *stream, int status) {
-    bolide_loop_enter(bolide_loop_of(stream));
-    bolide_listener *l = (bolide_listener *)stream;
-    if (status == 0) {
-        bolide_conn_accept(l->http, stream, l->pipe);
-    }
+static void on_connection(bolide_acceptor *a, int fd) {
+    bolide_listener *l = (bolide_listener *)a;
+    bolide_conn_open(l->http, fd, l->pipe);
 }
+
+static void on_exhausted(bolide_acceptor *a, int status) {
+    bolide_error_set(status);
+    bolide_loop_report(((bolide_listener *)a)->http->loop, "socket.accept() out of system resource", NULL, NULL);
+}
+
+static const bolide_acceptor_ops acceptor_ops = {
+    .on_connection = on_connection,
+    .on_exhausted = on_exhausted,
+    .on_close = on_close,
+};
 
 static bolide_listener *listener_of(bolide_resource *res) {
     return (bolide_listener *)((char *)res - offsetof(bolide_listener, resource));
@@ -45,40 +54,26 @@ static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
 }
 
 static void resource_close(bolide_resource *res) {
-    bolide_listener *l = listener_of(res);
-    if (!uv_is_closing(&l->uv.handle)) {
-        uv_close(&l->uv.handle, on_close);
-    }
+    bolide_resource_remove(res);
+    bolide_acceptor_close(&listener_of(res)->acceptor);
 }
 
-/* Give `fd` to the handle and listen. */
-static int adopt(bolide_listener *l, int fd, int backlog) {
-    int status = l->pipe ? uv_pipe_open(&l->uv.pipe, fd) : uv_tcp_open(&l->uv.tcp, fd);
-    if (status != 0) {
-        close(fd);
-        return status;
+int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, bolide_listener **list) {
+    if (listen(fd, backlog) != 0) {
+        return -errno;
     }
-    if (!l->pipe) {
+    if (!pipe) {
         /* Inherited by the connections; a failure would only make them slower. */
         int on = 1;
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
-    return uv_listen(&l->uv.stream, backlog, on_connection);
-}
-
-int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, bolide_listener **list) {
-    int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (own < 0) {
-        return -errno;
-    }
     bolide_listener *l = calloc(1, sizeof(*l));
     if (l == NULL) {
-        close(own);
         return UV_ENOMEM;
     }
-    int status = pipe ? uv_pipe_init(&http->loop->uv, &l->uv.pipe, 0) : uv_tcp_init(&http->loop->uv, &l->uv.tcp);
-    if (status != 0) {
-        close(own);
+    int batch = backlog < 1 ? 1 : backlog > BATCH_MAX ? BATCH_MAX : backlog;
+    int status = bolide_acceptor_open(&l->acceptor, http->loop, fd, batch, &acceptor_ops);
+    if (status < 0) {
         free(l);
         return status;
     }
@@ -88,11 +83,6 @@ int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, boli
     l->resource.traverse = resource_traverse;
     l->resource.close = resource_close;
     bolide_resource_add(http->loop, &l->resource);
-    status = adopt(l, own, backlog);
-    if (status != 0) {
-        uv_close(&l->uv.handle, on_close);
-        return status;
-    }
     l->next = *list;
     l->list = list;
     *list = l;
@@ -100,9 +90,8 @@ int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, boli
 }
 
 void bolide_listener_close_all(bolide_listener **list) {
-    while (*list != NULL) {
-        bolide_listener *l = *list;
-        *list = l->next;
+    for (bolide_listener *l = *list, *next; l != NULL; l = next) {
+        next = l->next;
         resource_close(&l->resource);
     }
 }

@@ -3,19 +3,15 @@
 #define BOLIDE_HTTP_LISTENER_H
 
 #include "http/connection.h"
+#include "transport/acceptor.h"
 
 typedef struct bolide_listener {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv;
+    bolide_acceptor acceptor; /* first, so that an acceptor is a listener */
     bolide_resource resource;
-    struct bolide_listener *next; /* the list that it was put on */
-    struct bolide_listener **list;
-    bolide_http *http; /* its owner is kept alive until the handle is closed */
-    bool pipe;         /* a Unix socket */
+    struct bolide_listener *next;  /* the list that it was put on ... */
+    struct bolide_listener **list; /* ... and its head */
+    bolide_http *http;             /* its owner is kept alive until the acceptor is closed */
+    bool pipe;                     /* a Unix socket */
 } bolide_listener;
 
 /* Listen on a duplicate of the bound descriptor `fd` and put the listener in front of *list. 0, or a negative uv code.
