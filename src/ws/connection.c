@@ -126,7 +126,7 @@ static void put_control(bolide_conn *c, int opcode, const char *data, size_t len
     }
 }
 
-/* Send a close frame, once. A code that is never sent stands for a frame without one. */
+/* Send a close frame, once; BOLIDE_WS_NO_STATUS stands for one without a code. */
 static void put_close(bolide_conn *c, int code, const char *reason, size_t len) {
     char payload[BOLIDE_WS_CONTROL_MAX];
     websocket *ws = ws_of(c);
@@ -460,7 +460,7 @@ static void take_close(bolide_conn *c, const char *data, size_t len) {
         fail(c, BOLIDE_WS_INVALID_DATA, "invalid UTF-8 in a close frame");
         return;
     }
-    put_close(c, code, "", 0);
+    put_close(c, code, data + 2, len > 2 ? len - 2 : 0);
     tell_end(c, code, reason);
     Py_DECREF(reason);
     leave(c);

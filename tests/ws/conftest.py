@@ -30,3 +30,18 @@ def serve():
     yield start
     for server in running:
         server.__exit__(None)
+
+
+@pytest.fixture
+def serve_module():
+    """Start a server of an app of this folder: serve_module("module:app")."""
+    running: list[ServerProcess] = []
+
+    def start(app: str, *options: str) -> ServerProcess:
+        server = ServerProcess(app, *options, app_dir=HERE)
+        running.append(server)
+        return server.__enter__()
+
+    yield start
+    for server in running:
+        server.__exit__(None)
