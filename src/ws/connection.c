@@ -41,6 +41,8 @@ enum {
     WS_PINGED = 2,     /* a ping has no answer yet */
     WS_CLOSE_SENT = 4, /* we have sent a close frame */
     WS_ENDED = 8,      /* the owner was told, or needs not be */
+    WS_DELIVERED = 16, /* messages were delivered from the bytes that are being parsed */
+    WS_DEFERRED = 32,  /* the frame that comes next breaks a rule, which may wait */
 };
 
 static inline websocket *ws_of(const bolide_conn *c) {
@@ -228,6 +230,7 @@ int bolide_ws_send(bolide_conn *c, PyObject *message) {
 static void deliver(bolide_conn *c, PyObject *message, size_t len) {
     websocket *ws = ws_of(c);
     ws->opcode = 0;
+    ws->flags |= WS_DELIVERED;
     if (!ws->config->ops->on_message(c, message, len)) {
         ws->flags |= WS_FULL;
     }
@@ -416,10 +419,6 @@ static uint64_t room_left(const websocket *ws, const bolide_ws_frame *f) {
 /* The header of a data frame has come; `have` bytes stand behind it. Returns how many of those were used. */
 static size_t begin_frame(bolide_conn *c, const bolide_ws_frame *f, char *data, size_t have) {
     websocket *ws = ws_of(c);
-    if ((f->opcode == BOLIDE_WS_CONTINUATION) != (ws->opcode != 0)) {
-        fail(c, BOLIDE_WS_PROTOCOL_ERROR, ws->opcode != 0 ? "expected a continuation" : "unexpected continuation");
-        return 0;
-    }
     bool dropped = (ws->flags & WS_CLOSE_SENT) != 0;
     if (!dropped && f->len > room_left(ws, f)) {
         fail(c, BOLIDE_WS_TOO_BIG, "message too big");
@@ -510,11 +509,28 @@ static void keep_tail(bolide_conn *c, const char *data, size_t len) {
     ws->tail_len += (uint8_t)len;
 }
 
-/* A header, with the payload of a control frame, in [data, data + len). Returns the bytes used; 0: more are needed. */
+/* A header was found wrong. The application gets a turn to answer the messages before it. */
+static void fail_in_turn(bolide_conn *c, const char *text) {
+    websocket *ws = ws_of(c);
+    if ((ws->flags & WS_DELIVERED) != 0) {
+        ws->flags |= WS_DEFERRED;
+    } else {
+        fail(c, BOLIDE_WS_PROTOCOL_ERROR, text);
+    }
+}
+
+/* A header, with the payload of a control frame, in [data, data + len). Returns the bytes used; 0: more are needed, or
+ * something is wrong. */
 static size_t take_header(bolide_conn *c, char *data, size_t len, bolide_ws_frame *f) {
-    int used = bolide_ws_frame_parse(data, len, ws_of(c)->deflate != NULL, f);
+    websocket *ws = ws_of(c);
+    int used = bolide_ws_frame_parse(data, len, ws->deflate != NULL, f);
     if (used < 0) {
-        fail(c, -used, "invalid frame header");
+        fail_in_turn(c, "invalid frame header");
+        return 0;
+    }
+    if (used > 0 && !bolide_ws_is_control(f->opcode) &&
+        (f->opcode == BOLIDE_WS_CONTINUATION) != (ws->opcode != 0)) {
+        fail_in_turn(c, ws->opcode != 0 ? "expected a continuation" : "unexpected continuation");
         return 0;
     }
     if (used == 0 || !bolide_ws_is_control(f->opcode)) {
@@ -536,6 +552,9 @@ static size_t take_frame(bolide_conn *c, char *data, size_t len) {
     if (before == 0) {
         used = take_header(c, data, len, &f);
         if (used == 0 && is_upgraded(c)) {
+            if ((ws->flags & WS_DEFERRED) != 0) {
+                return 0;
+            }
             keep_tail(c, data, len);
             return len;
         }
@@ -594,8 +613,9 @@ static void vanished(bolide_conn *c) {
 static void on_read(bolide_stream *s, char *data, size_t len) {
     bolide_conn *c = bolide_conn_of_stream(s);
     websocket *ws = ws_of(c);
+    ws->flags &= (uint8_t)~WS_DELIVERED;
     while (len > 0 && is_upgraded(c)) {
-        if (c->held_len > 0 || (ws->flags & WS_FULL) != 0) {
+        if (c->held_len > 0 || (ws->flags & (WS_FULL | WS_DEFERRED)) != 0) {
             hold(c, data, len);
             break;
         }
@@ -610,6 +630,10 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
         len -= used;
     }
     if (is_upgraded(c)) {
+        if ((ws->flags & WS_DEFERRED) != 0) {
+            ws->flags &= (uint8_t)~WS_DEFERRED;
+            bolide_http_resume_soon(c);
+        }
         update_reading(c);
         if ((c->flags & BOLIDE_CONN_EOF) != 0 && c->held_len == 0) {
             vanished(c);
