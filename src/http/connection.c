@@ -149,9 +149,14 @@ static void advance(bolide_conn *c) {
         return;
     }
     if ((c->flags & BOLIDE_CONN_STARTED) == 0) {
+        bolide_loop *loop = c->stream.loop;
+        bolide_loop_begin_step(loop);
+        if (!bolide_conn_is_open(c) || (c->flags & BOLIDE_CONN_HEAD) == 0) {
+            return;
+        }
         c->flags |= BOLIDE_CONN_STARTED;
         c->http->ops->on_start(c);
-        bolide_loop_flush_if_late(c->stream.loop);
+        bolide_loop_end_step(loop);
     } else if ((c->flags & BOLIDE_CONN_RESPONSE) == 0 && c->request != NULL) {
         c->http->ops->on_progress(c);
     }

@@ -177,6 +177,7 @@ static void poll_kernel(bolide_loop *loop) {
         loop->polls_skipped++;
         return;
     }
+    loop->step_since = 0;
     if (busy || !arm_tick(loop)) {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         loop->last_poll = uv_hrtime();
@@ -239,6 +240,9 @@ static void run_watched(bolide_loop *loop, bolide_handle *handle) {
 static void run_ready(bolide_loop *loop) {
     for (size_t n = bolide_ring_count(&loop->ready); n > 0 && loop->fatal == NULL; n--) {
         bolide_handle *handle = bolide_ring_pop(&loop->ready);
+        if (loop->flush_first != NULL) {
+            bolide_loop_begin_step(loop);
+        }
         if (loop->debug) {
             run_watched(loop, handle);
         } else {
@@ -246,7 +250,7 @@ static void run_ready(bolide_loop *loop) {
         }
         Py_DECREF(handle);
         if (loop->flush_first != NULL) {
-            bolide_loop_flush_if_late(loop);
+            bolide_loop_end_step(loop);
         }
     }
 }

@@ -49,7 +49,9 @@ typedef struct bolide_loop {
     struct bolide_stream *flush_first, *flush_last; /* streams with gathered output */
     size_t flush_count;                             /* length of that list */
     uint64_t flush_since;                           /* uv_hrtime() when the oldest of that output was queued, or 0 */
-    struct bolide_outblock *free_blocks;            /* pool of output blocks */
+    uint64_t step_since;                 /* uv_hrtime() at the end of the last step of user code in this turn, or 0 */
+    unsigned quick_steps;                /* how many in a row were quick, see bolide_loop_begin_step() */
+    struct bolide_outblock *free_blocks; /* pool of output blocks */
     int free_block_count;
     char *read_buf; /* BOLIDE_READ_BUF bytes, shared by all streams, valid during one read callback */
 

@@ -6,7 +6,11 @@
 
 #include "transport/tls.h"
 
+/* Gathered output that has waited so long leaves between two steps. */
 #define LATE_NS 500000
+/* A step that takes longer makes the steps that follow suspect of the same, until so many in a row were quick. */
+#define SLOW_STEP_NS  1000000
+#define TRUSTED_STEPS 128
 /* What one stream writes of a block in a turn. Besides being fair, this is cheaper than all of a large body at once:
  * the peer takes out what was written while its pages are in the cache. */
 #define FLUSH_QUANTUM (256 * 1024)
@@ -50,8 +54,24 @@ void bolide_loop_flush(bolide_loop *loop) {
     }
 }
 
-void bolide_loop_flush_if_late(bolide_loop *loop) {
-    if (loop->flush_first != NULL && uv_hrtime() - loop->flush_since > LATE_NS) {
+void bolide_loop_begin_step(bolide_loop *loop) {
+    if (loop->step_since == 0) {
+        loop->step_since = uv_hrtime();
+    }
+    if (loop->flush_first != NULL && loop->quick_steps < TRUSTED_STEPS) {
+        bolide_loop_flush(loop);
+    }
+}
+
+void bolide_loop_end_step(bolide_loop *loop) {
+    uint64_t now = uv_hrtime();
+    if (loop->step_since != 0 && now - loop->step_since > SLOW_STEP_NS) {
+        loop->quick_steps = 0;
+    } else if (loop->quick_steps < TRUSTED_STEPS) {
+        loop->quick_steps++;
+    }
+    loop->step_since = now;
+    if (loop->flush_first != NULL && now - loop->flush_since > LATE_NS) {
         bolide_loop_flush(loop);
     }
 }

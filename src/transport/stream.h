@@ -158,8 +158,11 @@ void bolide_stream_send(bolide_stream *s);
 /* Flush every listed stream: the end of a turn. */
 void bolide_loop_flush(bolide_loop *loop);
 
-/* Between pieces of work in a turn: flush if the oldest gathered output has waited for half a millisecond. */
-void bolide_loop_flush_if_late(bolide_loop *loop);
+/* Around a step of user code in a turn: a request's first step, a ready callback. Output waits for the end of the turn
+ * as long as steps are known to be quick. What was gathered before a step that may block leaves first, and so does,
+ * after a step, what has waited for half a millisecond. May close any stream. */
+void bolide_loop_begin_step(bolide_loop *loop);
+void bolide_loop_end_step(bolide_loop *loop);
 
 void bolide_stream_free_blocks(bolide_loop *loop);
 
