@@ -95,6 +95,11 @@ bench: $(VENV)/.made ## Measure the server and its peers side by side
 bench-loop: $(VENV)/.made ## Measure the event loop and its peers side by side
 	@$(VENV)/bin/python -m benchmarks.loops $(ARGS)
 
+.PHONY: corpus
+corpus: $(VENV)/.made build ## Hold bolide and its peers against the corpus of malformed requests
+	@$(VENV)/bin/python $(PIP_INSTALL) uvicorn httptools granian
+	@cd tests/http && $(abspath $(VENV))/bin/python -m corpus $(ARGS)
+
 # -- Source form -------------------------------------------------------------------------------------------------------
 
 c_files = $(shell find src $(wildcard benchmarks examples tests) -name '*.[ch]')

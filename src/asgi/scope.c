@@ -196,7 +196,7 @@ int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_f
         return -1;
     }
     PyObject *subprotocols = NULL;
-    int status = bolide_head_check(c, facts);
+    int status = bolide_head_check(c, head, facts);
     if (status == 0 && bolide_websocket_is_wanted(r->server, c, facts)) {
         status = bolide_websocket_new(r, headers, &subprotocols);
     }

@@ -122,29 +122,31 @@ struct bolide_conn {
     size_t held_len;          /* their number */
     uint32_t flags;           /* BOLIDE_CONN_* */
     uint32_t since_ms;        /* how long the connection has been in the state that times out, counted by the sweeps */
+    uint32_t dropped;         /* bytes of chunk extensions and trailers in the body that is being read */
     uint32_t discarded;       /* bytes of an unwanted body, or of a refused request, that were read and dropped */
     llhttp_t parser;
 };
 
 enum {
-    BOLIDE_CONN_HEAD = 1,          /* an exchange is under way: the head is complete */
-    BOLIDE_CONN_STARTED = 2,       /* ... on_start was called */
-    BOLIDE_CONN_MESSAGE = 4,       /* ... the request is complete, body and all */
-    BOLIDE_CONN_RESPONSE = 8,      /* ... the response is complete */
-    BOLIDE_CONN_KEEP_ALIVE = 16,   /* the request allows for another one after it */
-    BOLIDE_CONN_EXPECT = 32,       /* it expects 100 Continue, which was not sent */
-    BOLIDE_CONN_BODY_PAUSED = 64,  /* the owner has enough of the body for now */
-    BOLIDE_CONN_EOF = 128,         /* the peer has sent its FIN */
-    BOLIDE_CONN_LINGERING = 256,   /* our FIN is on its way; what still comes is dropped, for a while */
-    BOLIDE_CONN_CLOSING = 512,     /* the stream closes, now or once its output has left */
-    BOLIDE_CONN_SERVED = 1024,     /* a response was completed */
-    BOLIDE_CONN_PARSING = 2048,    /* bytes are being parsed further up on the C stack */
-    BOLIDE_CONN_RESUMING = 4096,   /* on http->resume */
-    BOLIDE_CONN_UNIX = 8192,       /* a Unix socket */
-    BOLIDE_CONN_HTTP10 = 16384,    /* the request is HTTP/1.0 */
-    BOLIDE_CONN_LOCAL = 32768,     /* the peer is on this machine: its address is the loopback */
-    BOLIDE_CONN_BOUNDED = 65536,   /* ... and its send buffer is bounded */
-    BOLIDE_CONN_UPGRADED = 131072, /* another protocol is spoken; it has the stream's events */
+    BOLIDE_CONN_HEAD = 1,           /* an exchange is under way: the head is complete */
+    BOLIDE_CONN_STARTED = 2,        /* ... on_start was called */
+    BOLIDE_CONN_MESSAGE = 4,        /* ... the request is complete, body and all */
+    BOLIDE_CONN_RESPONSE = 8,       /* ... the response is complete */
+    BOLIDE_CONN_KEEP_ALIVE = 16,    /* the request allows for another one after it */
+    BOLIDE_CONN_EXPECT = 32,        /* it expects 100 Continue, which was not sent */
+    BOLIDE_CONN_BODY_PAUSED = 64,   /* the owner has enough of the body for now */
+    BOLIDE_CONN_EOF = 128,          /* the peer has sent its FIN */
+    BOLIDE_CONN_LINGERING = 256,    /* our FIN is on its way; what still comes is dropped, for a while */
+    BOLIDE_CONN_CLOSING = 512,      /* the stream closes, now or once its output has left */
+    BOLIDE_CONN_SERVED = 1024,      /* a response was completed */
+    BOLIDE_CONN_PARSING = 2048,     /* bytes are being parsed further up on the C stack */
+    BOLIDE_CONN_RESUMING = 4096,    /* on http->resume */
+    BOLIDE_CONN_UNIX = 8192,        /* a Unix socket */
+    BOLIDE_CONN_HTTP10 = 16384,     /* the request is HTTP/1.0 */
+    BOLIDE_CONN_LOCAL = 32768,      /* the peer is on this machine: its address is the loopback */
+    BOLIDE_CONN_BOUNDED = 65536,    /* ... and its send buffer is bounded */
+    BOLIDE_CONN_UPGRADED = 131072,  /* another protocol is spoken; it has the stream's events */
+    BOLIDE_CONN_EXTENSION = 262144, /* a part of a chunk extension has begun */
 };
 
 /* `owner` is the Python object whose life spans that of `http`. headers, targets and defaults are the caller's to
@@ -241,7 +243,7 @@ void bolide_http_remove(bolide_conn *c);
 /* The fields of `head` as a new list of (name, value) tuples, and what they say. NULL with an exception set. */
 PyObject *bolide_head_fields(bolide_http *http, const bolide_head *head, bolide_head_facts *facts);
 
-/* The status to refuse a head with that says `facts`, or 0. RFC 9112, sections 3.2 and 6.1. */
-int bolide_head_check(const bolide_conn *c, const bolide_head_facts *facts);
+/* The status to refuse `head` with, which says `facts`, or 0. RFC 9112, sections 3.2 and 6.1. */
+int bolide_head_check(const bolide_conn *c, const bolide_head *head, const bolide_head_facts *facts);
 
 #endif

@@ -3,8 +3,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "http/hash.h"
+#include "http/host.h"
 
 /* How much of a body that nobody wants is read for the sake of keeping the connection. */
 #define DISCARD_MAX (1024 * 1024)
@@ -48,10 +50,20 @@ static int grow_fields(bolide_conn *c, bolide_head *h) {
     return 0;
 }
 
+/* `len` bytes of trailers or of chunk extensions, which are dropped: a body may not have more of them than a head has
+ * bytes. */
+static int drop(bolide_conn *c, size_t len) {
+    if (len > c->http->max_head - c->dropped) {
+        return stop(c, -431);
+    }
+    c->dropped += (uint32_t)len;
+    return 0;
+}
+
 static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
     bolide_conn *c = conn_of(parser);
     if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
-        return 0; /* trailers are dropped */
+        return drop(c, len);
     }
     bolide_head *h = head_of(c);
     if (h->in_name) {
@@ -75,7 +87,7 @@ static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
 static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
     bolide_conn *c = conn_of(parser);
     if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
-        return 0;
+        return drop(c, len);
     }
     bolide_head *h = head_of(c);
     if (h->count == 0) {
@@ -90,14 +102,33 @@ static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
     return 0;
 }
 
+/* Does the request line stand in the form of RFC 9112, section 3, where llhttp takes more: empty lines before it that
+ * are not CRLF, several spaces, other protocols than HTTP? Its version is known to be 1.x. */
+static bool is_strict_line(const llhttp_t *parser, const bolide_head *h) {
+    const char *method = h->base, *target = h->base + h->target;
+    while (method[0] == '\r' && method[1] == '\n') {
+        method += 2;
+    }
+    const char *name = llhttp_method_name(parser->method);
+    size_t len = strlen(name);
+    return h->target_len > 0 && (size_t)(target - method) == len + 1 && memcmp(method, name, len) == 0 &&
+           target[-1] == ' ' && memcmp(target + h->target_len, " HTTP/1.", 8) == 0;
+}
+
 /* Refuse what the request line and the size alone tell. The verdict, or 0. */
 static int check_line(const bolide_conn *c, const bolide_head *h) {
     const llhttp_t *parser = &c->parser;
     if (parser->http_major != 1 || parser->http_minor > 1) {
         return -505;
     }
+    if (!is_strict_line(parser, h)) {
+        return -400;
+    }
     if (parser->method == HTTP_CONNECT || parser->method == HTTP_PRI) {
         return -501;
+    }
+    if (h->base[h->target] == '*' && (h->target_len != 1 || parser->method != HTTP_OPTIONS)) {
+        return -400; /* RFC 9112, section 3.2.4 */
     }
     if (h->count > 0) {
         const bolide_field *last = &h->fields[h->count - 1];
@@ -119,7 +150,8 @@ static int on_headers_complete(llhttp_t *parser) {
     if (parser->http_minor == 0) {
         c->flags |= BOLIDE_CONN_HTTP10;
     }
-    if (llhttp_should_keep_alive(parser)) {
+    /* In HTTP/1.0 llhttp lets keep-alive win over close. */
+    if (llhttp_should_keep_alive(parser) && (parser->flags & F_CONNECTION_CLOSE) == 0) {
         c->flags |= BOLIDE_CONN_KEEP_ALIVE;
     }
     int status = c->http->ops->on_head(c, h);
@@ -140,8 +172,30 @@ static int on_body(llhttp_t *parser, const char *at, size_t len) {
     return 0;
 }
 
+/* Parts of chunk extensions, of which llhttp would take empty ones: ";=b", ";a=". */
+static int on_extension(llhttp_t *parser, const char *at, size_t len) {
+    (void)at;
+    bolide_conn *c = conn_of(parser);
+    c->flags |= len > 0 ? BOLIDE_CONN_EXTENSION : 0u;
+    return drop(c, len);
+}
+
+static int on_extension_complete(llhttp_t *parser) {
+    bolide_conn *c = conn_of(parser);
+    if ((c->flags & BOLIDE_CONN_EXTENSION) == 0) {
+        return stop(c, -400);
+    }
+    c->flags &= ~(unsigned)BOLIDE_CONN_EXTENSION;
+    return 0;
+}
+
 static int on_message_complete(llhttp_t *parser) {
-    conn_of(parser)->flags |= BOLIDE_CONN_MESSAGE;
+    bolide_conn *c = conn_of(parser);
+    c->flags |= BOLIDE_CONN_MESSAGE;
+    c->dropped = 0;
+    if ((c->flags & (BOLIDE_CONN_KEEP_ALIVE | BOLIDE_CONN_HTTP10)) == BOLIDE_CONN_KEEP_ALIVE) {
+        parser->flags &= (uint16_t)~F_CONNECTION_CLOSE; /* that of a trailer */
+    }
     return HPE_PAUSED;
 }
 
@@ -151,6 +205,10 @@ static const llhttp_settings_t settings = {
     .on_header_value = on_header_value,
     .on_headers_complete = on_headers_complete,
     .on_body = on_body,
+    .on_chunk_extension_name = on_extension,
+    .on_chunk_extension_value = on_extension,
+    .on_chunk_extension_name_complete = on_extension_complete,
+    .on_chunk_extension_value_complete = on_extension_complete,
     .on_message_complete = on_message_complete,
 };
 
@@ -267,25 +325,12 @@ ptrdiff_t bolide_parser_feed(bolide_conn *c, const char *data, size_t len) {
     return used;
 }
 
-/* Is it a host with an optional port (RFC 9110, 7.2), as far as characters go? */
-static bool is_host(const char *value, size_t len) {
-    static const char others[] = "-._~!$&'()*+;=:[]%";
-    for (size_t i = 0; i < len; i++) {
-        char c = value[i];
-        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-        if (!plain && (c == '\0' || strchr(others, c) == NULL)) {
-            return false;
-        }
-    }
-    return len > 0;
-}
-
 static void see_host(bolide_http *http, PyObject *pair, const char *value, size_t len, bolide_head_facts *facts) {
     facts->hosts++;
     if (pair == http->good_host) {
         return;
     }
-    if (is_host(value, len)) {
+    if (bolide_is_host(value, len)) {
         Py_XSETREF(http->good_host, Py_NewRef(pair));
     } else {
         facts->bad_host = true;
@@ -317,6 +362,8 @@ static void see_field(bolide_http *http, bolide_field_id id, PyObject *pair, con
 }
 
 PyObject *bolide_head_fields(bolide_http *http, const bolide_head *head, bolide_head_facts *facts) {
+    const char *authority;
+    size_t authority_len = bolide_target_authority(head->base + head->target, head->target_len, &authority);
     memset(facts, 0, sizeof(*facts));
     PyObject *list = PyList_New(head->count);
     if (list == NULL) {
@@ -328,6 +375,11 @@ PyObject *bolide_head_fields(bolide_http *http, const bolide_head *head, bolide_
         size_t len = f->value_len;
         while (len > 0 && (value[len - 1] == ' ' || value[len - 1] == '\t')) {
             len--;
+        }
+        if (authority_len > 0 && f->name_len == 4 && bolide_equal_folded(head->base + f->name, "host", 4) &&
+            bolide_is_host(value, len)) {
+            value = authority; /* an absolute target stands for the Host field: RFC 9112, section 3.2.2 */
+            len = authority_len;
         }
         bolide_field_id id;
         PyObject *pair = bolide_headers_pair(&http->headers, head->base + f->name, f->name_len, value, len, &id);
@@ -343,7 +395,12 @@ PyObject *bolide_head_fields(bolide_http *http, const bolide_head *head, bolide_
     return list;
 }
 
-int bolide_head_check(const bolide_conn *c, const bolide_head_facts *facts) {
+int bolide_head_check(const bolide_conn *c, const bolide_head *head, const bolide_head_facts *facts) {
+    const char *authority;
+    size_t len = bolide_target_authority(head->base + head->target, head->target_len, &authority);
+    if (len > 0 && !bolide_is_host(authority, len)) {
+        return 400;
+    }
     bool http10 = (c->flags & BOLIDE_CONN_HTTP10) != 0;
     if (facts->bad_host || facts->hosts > 1 || (facts->hosts == 0 && !http10)) {
         return 400;

@@ -139,6 +139,12 @@ def test_absolute_form(connection):
     assert scope["scheme"] == "http"
 
 
+@uvicorn_differs("leaves the Host field as it came")
+def test_absolute_form_stands_for_the_host(connection):
+    scope = scope_of(connection.get("http://elsewhere:8080/scope/x?q"))
+    assert [value for name, value in scope["headers"] if name == b"host"] == [b"elsewhere:8080"]
+
+
 def test_headers_in_order_and_lower_case(connection):
     sent = [("X-One", "1"), ("ACCEPT", "text/*"), ("x-one", "2"), ("X-Empty", ""), ("X-Spaces", "  inner  space")]
     scope = scope_of(connection.request("GET", "/scope", sent))
