@@ -1,7 +1,7 @@
 # bolide's commands; `make` alone lists them. Each sets up what it needs and is quick when nothing has changed.
 #
 # PYTHON=python3.13 make test   picks an interpreter; its environment is then .venv-3.13 instead of .venv
-# make test ARGS="-k stream -x" passes arguments on (test, sanitize, test-sid, bench, bench-loop)
+# make test ARGS="-k stream -x" passes arguments on (test, sanitize, autobahn, fuzz, test-sid, bench, bench-loop)
 # BOLIDE_LTO=0 make test        builds in a few seconds, for development; setup.py names the other switches
 
 .DEFAULT_GOAL := help
@@ -82,6 +82,14 @@ test: build $(VENV)/.has-test ## Run the tests
 .PHONY: sanitize
 sanitize: $(SANITIZE_VENV)/.made ## Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@sh build_support/sanitize.sh $(SANITIZE_VENV) $(ARGS)
+
+.PHONY: autobahn
+autobahn: build $(VENV)/.has-test ## Run the Autobahn test suite for WebSocket (needs Python 2.7; 10 to 20 minutes)
+	@$(VENV)/bin/python tests/conformance/autobahn.py $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz the WebSocket frames and their compression for a minute (needs clang)
+	@sh build_support/fuzz.sh $(ARGS)
 
 .PHONY: test-sid
 test-sid: ## Run the tests on CPython 3.14 and 3.15 in a Debian sid root (needs root and debootstrap)
