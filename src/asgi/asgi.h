@@ -101,11 +101,11 @@ typedef struct bolide_server {
     PyObject *server_name;                  /* the last scope["server"] ... */
     struct sockaddr_storage server_address; /* ... and what it was made of */
 
-    PyObject *ws_scope;    /* dict that every scope of a WebSocket starts as a copy of */
-    bolide_ws_config ws;   /* what WebSocket connections share */
-    size_t ws_max_queue;   /* messages that wait for an application before reading stops */
-    bool websockets;       /* requests for a WebSocket are served as such */
-    bool ws_deflate;       /* permessage-deflate is accepted */
+    PyObject *ws_scope;  /* dict that every scope of a WebSocket starts as a copy of */
+    bolide_ws_config ws; /* what WebSocket connections share */
+    size_t ws_max_queue; /* messages that wait for an application before reading stops */
+    bool websockets;     /* requests for a WebSocket are served as such */
+    bool ws_deflate;     /* permessage-deflate is accepted */
 
     bolide_http http;
     bolide_listener *listeners;

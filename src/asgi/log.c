@@ -81,8 +81,8 @@ void bolide_log_websocket(bolide_request *r, PyObject *what) {
     }
     PyObject *text = PyUnicode_FromString("%s - \"WebSocket %s\" %s"), *result = NULL;
     if (client != NULL && text != NULL) {
-        result = PyObject_CallMethodObjArgs(server->logger, server->st->asgi->str_info, text, client, r->target, what,
-                                            NULL);
+        result =
+            PyObject_CallMethodObjArgs(server->logger, server->st->asgi->str_info, text, client, r->target, what, NULL);
     }
     if (result == NULL) {
         report(server);

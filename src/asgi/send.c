@@ -85,7 +85,8 @@ static int send_body(bolide_request *r, PyObject *message) {
     bolide_asgi_state *as = bolide_asgi_of(r);
     PyObject *body = NULL, *more = NULL;
     int result = -1, is_more = 0;
-    if (bolide_message_get(message, as->str_body, &body) < 0 || bolide_message_get(message, as->str_more_body, &more) < 0) {
+    if (bolide_message_get(message, as->str_body, &body) < 0 ||
+        bolide_message_get(message, as->str_more_body, &more) < 0) {
         goto done;
     }
     if (more != NULL && (is_more = PyObject_IsTrue(more)) < 0) {

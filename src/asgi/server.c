@@ -71,13 +71,12 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                        .ws_close_timeout = 10.0,
                        .scheme = "http",
                        .asgi_version = "3.0"};
-    return PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$UssppOOOOOpOOOnnddpnnOOdp:Server", names, &a->loop, &a->app,
-                                       &a->root_path, &a->scheme, &a->asgi_version, &a->server_header, &a->date_header,
-                                       &a->headers, &a->state, &a->access_log, &a->logger, &a->forwarded,
-                                       &a->reset_context, &a->concurrency, &a->max_requests, &a->on_max, &a->head,
-                                       &a->fields, &a->keep_alive, &a->head_timeout, &a->websockets, &a->ws_max_size,
-                                       &a->ws_max_queue, &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout,
-                                       &a->ws_deflate)
+    return PyArg_ParseTupleAndKeywords(
+               args, kwargs, "OO|$UssppOOOOOpOOOnnddpnnOOdp:Server", names, &a->loop, &a->app, &a->root_path,
+               &a->scheme, &a->asgi_version, &a->server_header, &a->date_header, &a->headers, &a->state, &a->access_log,
+               &a->logger, &a->forwarded, &a->reset_context, &a->concurrency, &a->max_requests, &a->on_max, &a->head,
+               &a->fields, &a->keep_alive, &a->head_timeout, &a->websockets, &a->ws_max_size, &a->ws_max_queue,
+               &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout, &a->ws_deflate)
                ? 0
                : -1;
 }
@@ -171,7 +170,8 @@ static int set_up_websockets(bolide_server *s, const server_args *a) {
     if (timeout < 0) {
         return -1;
     }
-    if (a->ws_max_size < 1 || a->ws_max_queue < 1 || !(a->ws_close_timeout >= 0 && a->ws_close_timeout <= MAX_TIMEOUT_S)) {
+    if (a->ws_max_size < 1 || a->ws_max_queue < 1 ||
+        !(a->ws_close_timeout >= 0 && a->ws_close_timeout <= MAX_TIMEOUT_S)) {
         PyErr_SetString(PyExc_ValueError, "ws_max_size, ws_max_queue or ws_close_timeout is out of range");
         return -1;
     }
@@ -209,17 +209,17 @@ static int set_up_http(bolide_server *s, const server_args *a, PyObject *root_pa
     return bolide_http_init(http, s->loop, &bolide_request_ops, (PyObject *)s, (uint32_t)a->fields);
 }
 
-PyDoc_STRVAR(
-    server_doc,
-    "Server(loop, app, *, root_path='', scheme='http', asgi_version='3.0', server_header=True,\n"
-    "       date_header=True, headers=(), state=None, access_log=None, logger=None, forwarded=None,\n"
-    "       reset_contextvars=False, limit_concurrency=None, limit_max_requests=None,\n"
-    "       on_max_requests=None, limit_request_head=131072, limit_request_headers=256,\n"
-    "       timeout_keep_alive=5.0, timeout_request_head=60.0, websockets=True,\n"
-    "       ws_max_size=16777216, ws_max_queue=32, ws_ping_interval=20.0, ws_ping_timeout=20.0,\n"
-    "       ws_close_timeout=10.0, ws_per_message_deflate=True)\n--\n\n"
-    "An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one loop; it speaks to the sockets given to listen().\n\n"
-    "See the type stub for the arguments.");
+PyDoc_STRVAR(server_doc,
+             "Server(loop, app, *, root_path='', scheme='http', asgi_version='3.0', server_header=True,\n"
+             "       date_header=True, headers=(), state=None, access_log=None, logger=None, forwarded=None,\n"
+             "       reset_contextvars=False, limit_concurrency=None, limit_max_requests=None,\n"
+             "       on_max_requests=None, limit_request_head=131072, limit_request_headers=256,\n"
+             "       timeout_keep_alive=5.0, timeout_request_head=60.0, websockets=True,\n"
+             "       ws_max_size=16777216, ws_max_queue=32, ws_ping_interval=20.0, ws_ping_timeout=20.0,\n"
+             "       ws_close_timeout=10.0, ws_per_message_deflate=True)\n--\n\n"
+             "An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one loop; it speaks to the sockets "
+             "given to listen().\n\n"
+             "See the type stub for the arguments.");
 
 static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     server_args a;
@@ -242,8 +242,8 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     s->loop = (bolide_loop *)Py_NewRef(a.loop);
     s->st = st;
     PyObject *root_path = a.root_path != NULL ? Py_NewRef(a.root_path) : PyUnicode_FromString("");
-    if (root_path == NULL || take_objects(s, &a) < 0 || set_up_websockets(s, &a) < 0 || bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 ||
-        set_up_http(s, &a, root_path) < 0) {
+    if (root_path == NULL || take_objects(s, &a) < 0 || set_up_websockets(s, &a) < 0 ||
+        bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 || set_up_http(s, &a, root_path) < 0) {
         Py_XDECREF(root_path);
         Py_DECREF(s);
         return NULL;

@@ -360,8 +360,8 @@ PyObject *bolide_websocket_send(PyObject *self, PyObject *const *args, size_t na
     PyObject *awaitable = NULL, *type;
     if (bolide_message_require(args[0], r->server->st->str_type, &type) == 0) {
         if (send_message(r, args[0], type) == 0) {
-            bool wait = r->ws->state != BOLIDE_WEBSOCKET_CLOSED && !is_gone(r) &&
-                        bolide_stream_is_full(&r->conn->stream);
+            bool wait =
+                r->ws->state != BOLIDE_WEBSOCKET_CLOSED && !is_gone(r) && bolide_stream_is_full(&r->conn->stream);
             awaitable = wait ? bolide_awaitable_new(r, BOLIDE_AWAIT_DRAIN) : Py_NewRef(bolide_asgi_of(r)->done);
         }
         Py_DECREF(type);

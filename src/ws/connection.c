@@ -528,8 +528,7 @@ static size_t take_header(bolide_conn *c, char *data, size_t len, bolide_ws_fram
         fail_in_turn(c, "invalid frame header");
         return 0;
     }
-    if (used > 0 && !bolide_ws_is_control(f->opcode) &&
-        (f->opcode == BOLIDE_WS_CONTINUATION) != (ws->opcode != 0)) {
+    if (used > 0 && !bolide_ws_is_control(f->opcode) && (f->opcode == BOLIDE_WS_CONTINUATION) != (ws->opcode != 0)) {
         fail_in_turn(c, ws->opcode != 0 ? "expected a continuation" : "unexpected continuation");
         return 0;
     }

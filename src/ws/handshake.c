@@ -26,8 +26,8 @@ static bool is_key(const char *value, size_t len) {
 
 static void encode_base64(char *out, const uint8_t *data, size_t len) {
     for (size_t i = 0; i < len; i += 3) {
-        uint32_t word = (uint32_t)data[i] << 16 | (i + 1 < len ? (uint32_t)data[i + 1] << 8 : 0) |
-                        (i + 2 < len ? data[i + 2] : 0);
+        uint32_t word =
+            (uint32_t)data[i] << 16 | (i + 1 < len ? (uint32_t)data[i + 1] << 8 : 0) | (i + 2 < len ? data[i + 2] : 0);
         *out++ = base64_digits[word >> 18];
         *out++ = base64_digits[word >> 12 & 63];
         *out++ = i + 1 < len ? base64_digits[word >> 6 & 63] : '=';

@@ -34,7 +34,7 @@ GROUPS = {
     "12": "compression",
     "13": "compression, parameters",
 }
-APPLICATION = '''
+APPLICATION = """
 async def app(scope, receive, send):
     if scope["type"] != "websocket":
         raise NotImplementedError
@@ -42,7 +42,7 @@ async def app(scope, receive, send):
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         await send({**message, "type": "websocket.send"})
-'''
+"""
 
 sys.path.insert(0, str(ROOT / "tests"))
 

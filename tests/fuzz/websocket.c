@@ -109,7 +109,8 @@ static void round_trip(const bolide_deflate_params *params, const char *data, si
     theirs = bolide_deflate_new(&mirrored);
     for (int i = 0; i < 2; i++) {
         output packed = {0}, plain = {0};
-        const bolide_deflate_sink pack = {output_room, output_wrote, &packed}, unpack = {output_room, output_wrote, &plain};
+        const bolide_deflate_sink pack = {output_room, output_wrote, &packed},
+                                  unpack = {output_room, output_wrote, &plain};
         CHECK(bolide_deflate_message(ours, data, len, &pack) == BOLIDE_DEFLATE_OK);
         CHECK(packed.len >= 4 && memcmp(packed.data + packed.len - 4, "\x00\x00\xff\xff", 4) == 0);
         CHECK(bolide_inflate_piece(theirs, packed.data, packed.len - 4, true, &unpack) == BOLIDE_DEFLATE_OK);

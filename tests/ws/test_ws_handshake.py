@@ -49,7 +49,17 @@ def test_other_versions_are_told_ours(connection, version):
 
 @pytest.mark.parametrize(
     "key",
-    [None, "", "short", KEY[:-1], KEY + "=", KEY[:-2] + "AA", "dGhlIHNhbXBsZSBub25jZR==", "*" * 22 + "==", f"{KEY}, {KEY}"],
+    [
+        None,
+        "",
+        "short",
+        KEY[:-1],
+        KEY + "=",
+        KEY[:-2] + "AA",
+        "dGhlIHNhbXBsZSBub25jZR==",
+        "*" * 22 + "==",
+        f"{KEY}, {KEY}",
+    ],
 )
 def test_bad_keys(connection, key):
     connection.send_request("GET", "/ws-echo", handshake_fields(sec_websocket_key=key))
@@ -137,13 +147,15 @@ def test_accept(server, subprotocol):
 
 @pytest.mark.parametrize("value", ["a b", "one,,two;", "é", "x" * 300])
 def test_bad_subprotocols(connection, value):
-    connection.send("GET /ws-echo HTTP/1.1\r\nHost: x\r\n".encode())
+    connection.send(b"GET /ws-echo HTTP/1.1\r\nHost: x\r\n")
     lines = [f"{n}: {v}\r\n" for n, v in [*handshake_fields(), ("Sec-WebSocket-Protocol", value)]]
     connection.send("".join([*lines, "\r\n"]).encode())
     assert connection.read_response().status == 400
 
 
-@pytest.mark.parametrize("value", [";", "permessage-deflate; =1", 'permessage-deflate; a="', "permessage-deflate x", "(", "a b"])
+@pytest.mark.parametrize(
+    "value", [";", "permessage-deflate; =1", 'permessage-deflate; a="', "permessage-deflate x", "(", "a b"]
+)
 def test_bad_extensions(connection, value):
     connection.send_request("GET", "/ws-echo", [*handshake_fields(), ("Sec-WebSocket-Extensions", value)])
     assert connection.read_response().status == 400

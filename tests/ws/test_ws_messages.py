@@ -64,7 +64,12 @@ def test_returning_a_value(server):
 
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
-    [("", 1000, ""), ("&code=1001", 1001, ""), ("&code=4999&reason=a%20b%C3%A9", 4999, "a bé"), ("&reason=x", 1000, "x")],
+    [
+        ("", 1000, ""),
+        ("&code=1001", 1001, ""),
+        ("&code=4999&reason=a%20b%C3%A9", 4999, "a bé"),
+        ("&reason=x", 1000, "x"),
+    ],
 )
 def test_closing(server, apps, key, arguments, code, reason):
     with WebSocket(server, f"/ws-close?key={key}{arguments}") as ws:
@@ -105,7 +110,11 @@ def test_closing(server, apps, key, arguments, code, reason):
         ("str-code", "TypeError", ""),
         ("long-reason", "ValueError", "longer than 123"),
         ("bytes-reason", "TypeError", "reason must be str"),
-        ("send-after-close", "RuntimeError", "Unexpected ASGI message 'websocket.send', after sending 'websocket.close'"),
+        (
+            "send-after-close",
+            "RuntimeError",
+            "Unexpected ASGI message 'websocket.send', after sending 'websocket.close'",
+        ),
         ("close-twice", "RuntimeError", "Unexpected ASGI message 'websocket.close'"),
         ("accept-after-refusal", "RuntimeError", "Unexpected ASGI message 'websocket.accept'"),
     ],

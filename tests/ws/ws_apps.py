@@ -1,4 +1,4 @@
-"""Small ASGI apps for WebSocket, one a behaviour, served with those of tests/asgi/apps.py by the first part of the path."""
+"""Small ASGI apps for WebSocket, one a behaviour, served with those of tests/asgi/apps.py under their names."""
 
 import asyncio
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "asgi"))
 
-from apps import EVENTS, app, query, route, tell  # noqa: E402, F401
+from apps import EVENTS, app, query, route, tell  # noqa: F401
 
 
 async def accept(receive, send, **fields):
@@ -44,7 +44,13 @@ async def ws_accept(scope, receive, send):
     fields = {}
     if subprotocol := query(scope).get("subprotocol"):
         fields["subprotocol"] = subprotocol
-    headers = [(b"X-One", b"1"), (b"x-two", b"2"), [b"Set-Cookie", b"a=b"], (b"connection", b"close"), (b"upgrade", b"x")]
+    headers = [
+        (b"X-One", b"1"),
+        (b"x-two", b"2"),
+        [b"Set-Cookie", b"a=b"],
+        (b"connection", b"close"),
+        (b"upgrade", b"x"),
+    ]
     await accept(receive, send, headers=headers, **fields)
     await receive()
 
