@@ -1,15 +1,11 @@
 #include "loop/loop.h"
 
 #include <math.h>
-#include <structmember.h>
 #include <time.h>
 
 #include "common/error.h"
-#include "loop/sock.h"
-#include "transport/datagram.h"
 #include "transport/stream.h"
 #include "transport/tls.h"
-#include "transport/transport.h"
 
 /* A chain of call_soon() does not poll the kernel every turn; it does so after this many turns or nanoseconds. */
 #define SKIP_TURNS       64
@@ -274,16 +270,7 @@ static void run_turn(bolide_loop *loop) {
     }
 }
 
-/* loop._run(): turns until stop() or a KeyboardInterrupt, SystemExit from a callback. The Python side wraps it. */
-static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_loop *loop = (bolide_loop *)self;
-    if (bolide_loop_check_closed(loop) < 0) {
-        return NULL;
-    }
-    if (loop->running) {
-        PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
-        return NULL;
-    }
+void bolide_loop_turns(bolide_loop *loop) {
     loop->running = true;
     loop->polls_skipped = SKIP_TURNS; /* each run looks at the kernel at least once */
     loop->thread_id = PyThread_get_thread_ident();
@@ -294,31 +281,12 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     loop->stopping = false;
     loop->running = false;
     loop->thread_id = 0;
-    if (loop->fatal != NULL) {
-        PyObject *exception = loop->fatal;
-        loop->fatal = NULL;
-        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-        Py_DECREF(exception);
-        return NULL;
-    }
-    Py_RETURN_NONE;
 }
 
 /* --- scheduling ------------------------------------------------------------------------------- */
 
-/* Debug mode: the checks that asyncio makes, by its own methods (callback type, calling thread). */
-static int debug_checks(bolide_loop *loop, PyObject *callback, const char *method, bool check_thread) {
-    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_callback", "Os", callback, method);
-    if (result != NULL && check_thread) {
-        Py_DECREF(result);
-        result = PyObject_CallMethod((PyObject *)loop, "_check_thread", NULL);
-    }
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-static bolide_handle *push_soon(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *context) {
+bolide_handle *bolide_loop_push_soon(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                                     PyObject *context) {
     bolide_handle *handle = bolide_handle_new(loop, false, callback, args, nargs, context);
     if (handle != NULL && bolide_ring_push(&loop->ready, (bolide_handle *)Py_NewRef(handle)) < 0) {
         Py_DECREF(handle);
@@ -332,7 +300,7 @@ int bolide_loop_schedule(bolide_loop *loop, PyObject *callback, PyObject *const 
     if (bolide_loop_check_closed(loop) < 0) {
         return -1;
     }
-    bolide_handle *handle = push_soon(loop, callback, args, nargs, context);
+    bolide_handle *handle = bolide_loop_push_soon(loop, callback, args, nargs, context);
     Py_XDECREF(handle);
     return handle == NULL ? -1 : 0;
 }
@@ -348,104 +316,8 @@ PyObject *bolide_loop_create_future(bolide_loop *loop) {
     return future;
 }
 
-/* The arguments of a scheduling method: `args` holds what it requires and the callback's own ones after that. */
-typedef struct {
-    PyObject *const *args;
-    Py_ssize_t nargs;
-    PyObject *context;  /* NULL or None: a copy of the current one */
-    PyObject *named[2]; /* when one of the required ones came by keyword: all of them */
-} bolide_call;
-
-/* The keyword `name`: a required argument by its place in `required`, or `required[count]` for the context. -1 with
- * TypeError set for any other and for what was given by position too. */
-static int place_of(const char *method, PyObject *name, const char *const *required, Py_ssize_t count,
-                    Py_ssize_t nargs) {
-    for (Py_ssize_t i = 0; i <= count; i++) {
-        if (PyUnicode_CompareWithASCIIString(name, i < count ? required[i] : "context") == 0) {
-            if (i < count && i < nargs) {
-                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument %R", method, name);
-                return -1;
-            }
-            return (int)i;
-        }
-    }
-    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method, name);
-    return -1;
-}
-
-static int parse_keywords(const char *method, const char *const *required, Py_ssize_t count, PyObject *names,
-                          bolide_call *call) {
-    PyObject *const *values = call->args + call->nargs;
-    bool by_keyword = false;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
-        int place = place_of(method, PyTuple_GET_ITEM(names, i), required, count, call->nargs);
-        if (place < 0) {
-            return -1;
-        }
-        by_keyword = by_keyword || place < count;
-        *(place < count ? &call->named[place] : &call->context) = values[i];
-    }
-    if (by_keyword) {
-        memcpy(call->named, call->args, (size_t)call->nargs * sizeof(PyObject *));
-        call->args = call->named;
-        call->nargs = count;
-    }
-    if (call->context != NULL && call->context != Py_None && !PyContext_CheckExact(call->context)) {
-        PyErr_Format(PyExc_TypeError, "%s(): context must be a contextvars.Context, not %.100s", method,
-                     Py_TYPE(call->context)->tp_name);
-        return -1;
-    }
-    return 0;
-}
-
-/* Parse the arguments of a method that requires the `count` (1 or 2) `required` ones. 0, or -1 with TypeError set. */
-static int parse_call(const char *method, const char *const *required, Py_ssize_t count, PyObject *const *args,
-                      Py_ssize_t nargs, PyObject *names, bolide_call *call) {
-    *call = (bolide_call){.args = args, .nargs = nargs};
-    if (names != NULL && parse_keywords(method, required, count, names, call) < 0) {
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (i >= call->nargs || call->args[i] == NULL) {
-            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s'", method, required[i]);
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static const char *const SOON_REQUIRED[] = {"callback"};
-static const char *const LATER_REQUIRED[] = {"delay", "callback"};
-static const char *const AT_REQUIRED[] = {"when", "callback"};
-
-static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    bolide_loop *loop = (bolide_loop *)self;
-    bolide_call call;
-    if (parse_call("call_soon", SOON_REQUIRED, 1, args, nargs, names, &call) < 0 ||
-        bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, call.args[0], "call_soon", true) < 0)) {
-        return NULL;
-    }
-    return (PyObject *)push_soon(loop, call.args[0], call.args + 1, call.nargs - 1, call.context);
-}
-
-static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    bolide_loop *loop = (bolide_loop *)self;
-    bolide_call call;
-    if (parse_call("call_soon_threadsafe", SOON_REQUIRED, 1, args, nargs, names, &call) < 0 ||
-        bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, call.args[0], "call_soon_threadsafe", false) < 0)) {
-        return NULL;
-    }
-    bolide_handle *handle = push_soon(loop, call.args[0], call.args + 1, call.nargs - 1, call.context);
-    if (handle != NULL) {
-        bolide_loop_wake(loop);
-    }
-    return (PyObject *)handle;
-}
-
-static PyObject *push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs,
-                            PyObject *context) {
+PyObject *bolide_loop_push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs,
+                                 PyObject *context) {
     bolide_handle *handle = bolide_handle_new(loop, true, args[0], args + 1, nargs - 1, context);
     if (handle == NULL) {
         return NULL;
@@ -468,170 +340,16 @@ PyObject *bolide_loop_call_later(bolide_loop *loop, double seconds, PyObject *ca
     for (Py_ssize_t i = 0; i < nargs; i++) {
         argv[1 + i] = args[i];
     }
-    return push_timer(loop, bolide_loop_time() + seconds, argv, 1 + nargs, context);
+    return bolide_loop_push_timer(loop, bolide_loop_time() + seconds, argv, 1 + nargs, context);
 }
 
 void bolide_loop_cancel(PyObject *handle) {
     bolide_handle_cancel((bolide_handle *)handle);
 }
 
-/* The number of seconds in `value`, which must not be None. -1 with an exception set on failure. */
-static double parse_seconds(PyObject *value, const char *method, const char *name) {
-    if (value == Py_None) {
-        PyErr_Format(PyExc_TypeError, "%s %s be None", name, method[5] == 'l' ? "must not" : "cannot");
-        return -1;
-    }
-    double seconds = PyFloat_AsDouble(value);
-    if (seconds == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (isnan(seconds)) {
-        PyErr_Format(PyExc_ValueError, "%s(): %s must not be NaN", method, name);
-        return -1;
-    }
-    return seconds;
-}
+/* --- opening and closing ---------------------------------------------------------------------- */
 
-static PyObject *schedule_timer(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *names,
-                                const char *method, const char *const *required, double base) {
-    bolide_call call;
-    if (parse_call(method, required, 2, args, nargs, names, &call) < 0) {
-        return NULL;
-    }
-    double seconds = parse_seconds(call.args[0], method, required[0]);
-    if ((seconds == -1 && PyErr_Occurred()) || bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, call.args[1], method, true) < 0)) {
-        return NULL;
-    }
-    return push_timer(loop, base + seconds, call.args + 1, call.nargs - 1, call.context);
-}
-
-static PyObject *call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_later", LATER_REQUIRED, bolide_loop_time());
-}
-
-static PyObject *call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_at", AT_REQUIRED, 0);
-}
-
-/* --- the other methods ------------------------------------------------------------------------ */
-
-static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return bolide_loop_create_future((bolide_loop *)self);
-}
-
-/* Task(coro, loop=self, **kwargs), unless a task factory is set or the loop is in debug mode: then asyncio's own
- * method. */
-static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    bolide_loop *loop = (bolide_loop *)self;
-    bolide_state *st = loop->st;
-    Py_ssize_t count = names != NULL ? PyTuple_GET_SIZE(names) : 0;
-    if (loop->debug || nargs != 1 || count > 4 || (loop->task_factory != NULL && loop->task_factory != Py_None)) {
-        PyObject *argv[8] = {self};
-        if (nargs + count > 7) {
-            PyErr_SetString(PyExc_TypeError, "create_task() got too many arguments");
-            return NULL;
-        }
-        memcpy(argv + 1, args, (size_t)(nargs + count) * sizeof(PyObject *));
-        return PyObject_Vectorcall(st->asyncio_create_task, argv, (size_t)nargs + 1, names);
-    }
-    if (bolide_loop_check_closed(loop) < 0) {
-        return NULL;
-    }
-    PyObject *argv[8] = {NULL, args[0], self};
-    PyObject *all = PyTuple_New(count + 1);
-    if (all == NULL) {
-        return NULL;
-    }
-    PyTuple_SET_ITEM(all, 0, Py_NewRef(st->str_loop));
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyTuple_SET_ITEM(all, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
-        argv[3 + i] = args[1 + i];
-    }
-    PyObject *task = PyObject_Vectorcall(st->asyncio_Task, argv + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, all);
-    Py_DECREF(all);
-    return task;
-}
-
-static PyObject *loop_time(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    (void)self;
-    return PyFloat_FromDouble(bolide_loop_time());
-}
-
-static PyObject *stop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_loop *loop = (bolide_loop *)self;
-    loop->stopping = true;
-    Py_RETURN_NONE;
-}
-
-static PyObject *is_running(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(((bolide_loop *)self)->running);
-}
-
-static PyObject *is_closed(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(((bolide_loop *)self)->closed);
-}
-
-static PyObject *check_closed(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    if (bolide_loop_check_closed((bolide_loop *)self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_loop_wake((bolide_loop *)self);
-    Py_RETURN_NONE;
-}
-
-/* --- closing ---------------------------------------------------------------------------------- */
-
-static void drop_scheduled(bolide_loop *loop) {
-    while (bolide_ring_count(&loop->ready) > 0) {
-        bolide_handle *handle = bolide_ring_pop(&loop->ready);
-        Py_DECREF(handle);
-    }
-    bolide_timers_free(&loop->timers);
-}
-
-/* Close what is open without calling user code, and give everything back. */
-static void teardown(bolide_loop *loop) {
-    loop->closed = true;
-    drop_scheduled(loop);
-    if (loop->uv_ready) {
-        loop->uv_ready = false;
-        while (loop->resources.next != &loop->resources) {
-            bolide_resource *res = loop->resources.next;
-            bolide_resource_remove(res);
-            res->close(res);
-        }
-        uv_close((uv_handle_t *)&loop->wake, NULL);
-        uv_close((uv_handle_t *)&loop->tick, NULL);
-        uv_close((uv_handle_t *)&loop->fds, NULL);
-        uv_run(&loop->uv, UV_RUN_DEFAULT);
-        uv_loop_close(&loop->uv);
-    }
-    bolide_watchers_clear(loop);
-    drop_scheduled(loop);
-    bolide_stream_free_blocks(loop);
-    bolide_tls_free_shared(loop);
-    PyMem_RawFree(loop->read_buf);
-    loop->read_buf = NULL;
-}
-
-static PyObject *close_loop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_loop *loop = (bolide_loop *)self;
-    if (loop->running) {
-        PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
-        return NULL;
-    }
-    teardown(loop);
-    Py_RETURN_NONE;
-}
-
-/* --- the type --------------------------------------------------------------------------------- */
-
-static int open_uv(bolide_loop *loop) {
+int bolide_loop_open(bolide_loop *loop) {
     int status = uv_loop_init(&loop->uv);
     if (status < 0) {
         return status;
@@ -655,226 +373,34 @@ static int open_uv(bolide_loop *loop) {
     return 0;
 }
 
-static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    (void)args;
-    (void)kwargs;
-    bolide_state *st = bolide_state_of_type(type);
-    if (st == NULL) {
-        return NULL;
+static void drop_scheduled(bolide_loop *loop) {
+    while (bolide_ring_count(&loop->ready) > 0) {
+        bolide_handle *handle = bolide_ring_pop(&loop->ready);
+        Py_DECREF(handle);
     }
-    bolide_loop *loop = (bolide_loop *)type->tp_alloc(type, 0);
-    if (loop == NULL) {
-        return NULL;
-    }
-    loop->st = st;
-    bolide_state_retain(st);
-    loop->watchers.fd = -1;
-    loop->resources.next = loop->resources.prev = &loop->resources;
-    loop->slow_callback = 0.1;
+    bolide_timers_free(&loop->timers);
+}
+
+void bolide_loop_teardown(bolide_loop *loop) {
     loop->closed = true;
-    loop->read_buf = PyMem_RawMalloc(BOLIDE_READ_BUF);
-    if (loop->read_buf == NULL) {
-        PyErr_NoMemory();
-        goto fail;
-    }
-    if (bolide_ring_init(&loop->ready) < 0) {
-        goto fail;
-    }
-    int status = open_uv(loop);
-    if (status < 0) {
-        bolide_error_set(status);
-        goto fail;
-    }
-    loop->closed = false;
-    return (PyObject *)loop;
-fail:
-    Py_DECREF(loop);
-    return NULL;
-}
-
-static int loop_init(PyObject *self, PyObject *args, PyObject *kwargs) {
-    (void)self;
-    (void)args;
-    (void)kwargs;
-    return 0;
-}
-
-/* A handle that only the loop refers to is a part of it. One that others hold too is left alone: as it is not known to
- * the collector, those references must count as coming from outside. */
-#define VISIT_HANDLE(handle)                                                                                           \
-    do {                                                                                                               \
-        bolide_handle *visited = (handle);                                                                             \
-        int stop_code = Py_REFCNT(visited) == 1 ? bolide_handle_traverse(visited, visit, arg) : 0;                     \
-        if (stop_code) {                                                                                               \
-            return stop_code;                                                                                          \
-        }                                                                                                              \
-    } while (0)
-
-static int loop_traverse(PyObject *self, visitproc visit, void *arg) {
-    bolide_loop *loop = (bolide_loop *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(loop->fatal);
-    Py_VISIT(loop->task_factory);
-    for (size_t i = loop->ready.head; i != loop->ready.tail; i++) {
-        VISIT_HANDLE(loop->ready.slots[i & loop->ready.mask]);
-    }
-    for (Py_ssize_t i = 0; i < loop->timers.count; i++) {
-        VISIT_HANDLE((bolide_handle *)loop->timers.entries[i].timer);
-    }
-    for (bolide_resource *res = loop->resources.next; res != &loop->resources; res = res->next) {
-        int stop_code = res->traverse != NULL ? res->traverse(res, visit, arg) : 0;
-        if (stop_code) {
-            return stop_code;
+    drop_scheduled(loop);
+    if (loop->uv_ready) {
+        loop->uv_ready = false;
+        while (loop->resources.next != &loop->resources) {
+            bolide_resource *res = loop->resources.next;
+            bolide_resource_remove(res);
+            res->close(res);
         }
+        uv_close((uv_handle_t *)&loop->wake, NULL);
+        uv_close((uv_handle_t *)&loop->tick, NULL);
+        uv_close((uv_handle_t *)&loop->fds, NULL);
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+        uv_loop_close(&loop->uv);
     }
-    return bolide_watchers_traverse(loop, visit, arg);
-}
-
-static int loop_clear(PyObject *self) {
-    bolide_loop *loop = (bolide_loop *)self;
-    teardown(loop);
-    Py_CLEAR(loop->fatal);
-    Py_CLEAR(loop->task_factory);
-    return 0;
-}
-
-static void loop_dealloc(PyObject *self) {
-    bolide_loop *loop = (bolide_loop *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    if (loop->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(self);
-    }
-    loop_clear(self);
-    bolide_ring_free(&loop->ready);
-    bolide_state_release(loop->st);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyObject *get_thread_id(PyObject *self, void *closure) {
-    (void)closure;
-    bolide_loop *loop = (bolide_loop *)self;
-    if (loop->thread_id == 0) {
-        Py_RETURN_NONE;
-    }
-    return PyLong_FromUnsignedLong(loop->thread_id);
-}
-
-/* asyncio's own code sets it when it begins and ends a run; this loop keeps the account itself. */
-static int set_ignored(PyObject *self, PyObject *value, void *closure) {
-    (void)self;
-    (void)value;
-    (void)closure;
-    return 0;
-}
-
-static PyMemberDef loop_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_loop, weakrefs), READONLY, NULL},
-    {"_debug", T_BOOL, offsetof(bolide_loop, debug), 0, NULL},
-    {"_task_factory", T_OBJECT, offsetof(bolide_loop, task_factory), 0, NULL},
-    {"slow_callback_duration", T_DOUBLE, offsetof(bolide_loop, slow_callback), 0,
-     PyDoc_STR("Debug mode: callbacks that take this long (seconds) are logged. Default 0.1.")},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyObject *get_closed(PyObject *self, void *closure) {
-    (void)closure;
-    return is_closed(self, NULL);
-}
-
-static PyObject *get_stopping(PyObject *self, void *closure) {
-    (void)closure;
-    return PyBool_FromLong(((bolide_loop *)self)->stopping);
-}
-
-static PyGetSetDef loop_getset[] = {
-    {"_thread_id", get_thread_id, set_ignored, NULL, NULL},
-    {"_closed", get_closed, set_ignored, NULL, NULL},
-    {"_stopping", get_stopping, set_ignored, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
-
-static PyMethodDef loop_methods[] = {
-    {"call_soon", FASTCALL_KEYWORDS(call_soon),
-     PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\nCall callback(*args) on the next turn, in order "
-               "of registration, in context (a contextvars.Context; default: a copy of the current one).\n\nReturns a "
-               "Handle. Raises RuntimeError when the loop is closed. Source: asyncio.loop.call_soon.")},
-    {"call_soon_threadsafe", FASTCALL_KEYWORDS(call_soon_threadsafe),
-     PyDoc_STR("call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nlike call_soon(), from any thread, "
-               "and wakes the loop.")},
-    {"call_later", FASTCALL_KEYWORDS(call_later),
-     PyDoc_STR(
-         "call_later($self, delay, callback, *args, context=None)\n--\n\nCall callback(*args) after delay "
-         "seconds, never earlier.\n\nReturns a TimerHandle. Raises TypeError when delay is None, RuntimeError when "
-         "the loop is closed.")},
-    {"call_at", FASTCALL_KEYWORDS(call_at),
-     PyDoc_STR("call_at($self, when, callback, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
-               "seconds of loop.time(). Returns a TimerHandle.")},
-    {"create_future", create_future, METH_NOARGS,
-     PyDoc_STR("create_future()\n--\n\nA new asyncio.Future of this loop.")},
-    {"create_task", FASTCALL_KEYWORDS(create_task),
-     PyDoc_STR("create_task($self, coro, /, **kwargs)\n--\n\nSchedule a coroutine; the keywords (name, context, "
-               "eager_start) are those of the running Python's asyncio.Task or task factory. Returns the Task.")},
-    {"time", loop_time, METH_NOARGS, PyDoc_STR("time()\n--\n\nThe exact monotonic clock, in seconds.")},
-    {"stop", stop, METH_NOARGS, PyDoc_STR("stop()\n--\n\nEnd run_forever() after the current turn.")},
-    {"is_running", is_running, METH_NOARGS, PyDoc_STR("is_running()\n--\n\nWhether run_forever() is at work.")},
-    {"is_closed", is_closed, METH_NOARGS, PyDoc_STR("is_closed()\n--\n\nWhether close() was called.")},
-    {"_run", run, METH_NOARGS, PyDoc_STR("_run()\n--\n\nTurns until stop(): the heart of run_forever().")},
-    {"_close", close_loop, METH_NOARGS, PyDoc_STR("_close()\n--\n\nClose all that is open: the heart of close().")},
-    {"_check_closed", check_closed, METH_NOARGS, NULL},
-    {"_write_to_self", write_to_self, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot loop_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("The C part of bolide.Loop.")},
-    {Py_tp_new, loop_new},
-    {Py_tp_init, loop_init},
-    {Py_tp_traverse, loop_traverse},
-    {Py_tp_clear, loop_clear},
-    {Py_tp_dealloc, loop_dealloc},
-    {Py_tp_members, loop_members},
-    {Py_tp_getset, loop_getset},
-    {Py_tp_methods, loop_methods},
-    {0, NULL},
-};
-
-static PyType_Spec loop_spec = {
-    .name = "bolide._core.Loop",
-    .basicsize = sizeof(bolide_loop),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = loop_slots,
-};
-
-/* Methods of the loop that live in files of their own. */
-static int add_methods(PyObject *module, bolide_state *st, PyMethodDef *methods) {
-    (void)module;
-    for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
-        PyObject *method = PyDescr_NewMethod(st->LoopType, def);
-        if (method == NULL) {
-            return -1;
-        }
-        int failed = PyDict_SetItemString(st->LoopType->tp_dict, def->ml_name, method);
-        Py_DECREF(method);
-        if (failed) {
-            return -1;
-        }
-    }
-    PyType_Modified(st->LoopType);
-    return 0;
-}
-
-int bolide_loop_init(PyObject *module, bolide_state *st) {
-    if (bolide_add_type(module, &loop_spec, NULL, &st->LoopType, true) < 0) {
-        return -1;
-    }
-    if (add_methods(module, st, bolide_watchers_methods) < 0 || add_methods(module, st, bolide_sock_methods) < 0 ||
-        add_methods(module, st, bolide_datagram_methods) < 0 || add_methods(module, st, bolide_transport_methods) < 0 ||
-        add_methods(module, st, bolide_transport_tls_methods) < 0) {
-        return -1;
-    }
-    return 0;
+    bolide_watchers_clear(loop);
+    drop_scheduled(loop);
+    bolide_stream_free_blocks(loop);
+    bolide_tls_free_shared(loop);
+    PyMem_RawFree(loop->read_buf);
+    loop->read_buf = NULL;
 }

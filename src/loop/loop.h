@@ -129,6 +129,27 @@ int bolide_loop_check_closed(bolide_loop *loop);
 void bolide_resource_add(bolide_loop *loop, bolide_resource *res);
 void bolide_resource_remove(bolide_resource *res); /* idempotent */
 
+/* --- between loop.c and loop_type.c ----------------------------------------------------------------------------------
+ */
+
+/* Prepare the uv loop and its own handles. 0, or a negative uv code: then nothing is open. */
+int bolide_loop_open(bolide_loop *loop);
+
+/* Turns until stop() or a fatal exception, which loop->fatal holds then. */
+void bolide_loop_turns(bolide_loop *loop);
+
+/* Close what is open without calling user code, and give everything back; idempotent. */
+void bolide_loop_teardown(bolide_loop *loop);
+
+/* A handle on the ready ring. New reference, or NULL with an exception set. */
+bolide_handle *bolide_loop_push_soon(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                                     PyObject *context);
+
+/* A TimerHandle with the deadline `when`, in seconds of loop.time(): args[0] is the callback. New reference, or NULL
+ * with an exception set. */
+PyObject *bolide_loop_push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs,
+                                 PyObject *context);
+
 /* --- module ---------------------------------------------------------------------------------------------------------
  */
 
