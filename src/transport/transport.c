@@ -1,17 +1,11 @@
 #include "transport/transport.h"
 
-#include <errno.h>
 #include <string.h>
-#include <structmember.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/error.h"
-#include "common/sockaddr.h"
 #include "transport/protocol.h"
-#include "transport/watermarks.h"
-
-#define LOST_WRITES_LOGGED 5
 
 static inline bolide_transport *of_resource(bolide_resource *res) {
     return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
@@ -110,7 +104,7 @@ static int attach_server(bolide_transport *t) {
 }
 
 /* The descriptor is libuv's: the socket object gives up its claim without closing it again. */
-static void detach_socket(bolide_transport *t) {
+void bolide_transport_detach_socket(bolide_transport *t) {
     if (t->sock == NULL) {
         return;
     }
@@ -125,7 +119,7 @@ static void detach_socket(bolide_transport *t) {
 static void on_closing(bolide_stream *s) {
     bolide_transport *t = bolide_transport_of_stream(s);
     (void)bolide_watchers_set_transport(t->loop, t->fd, NULL);
-    detach_socket(t);
+    bolide_transport_detach_socket(t);
     if (s->tls != NULL && (t->flags & BOLIDE_TRANSPORT_STARTED)) {
         t->tls = (bolide_tls *)Py_NewRef(s->tls);
     }
@@ -182,7 +176,7 @@ static void on_close(bolide_stream *s) {
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-static void release_buffer(bolide_transport *t) {
+void bolide_transport_release_buffer(bolide_transport *t) {
     if (t->buffer != NULL) {
         PyBuffer_Release(&t->view);
         Py_CLEAR(t->buffer);
@@ -195,7 +189,7 @@ static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
         return;
     }
     *buf = uv_buf_init(NULL, 0);
-    release_buffer(t);
+    bolide_transport_release_buffer(t);
     PyObject *hint = PyLong_FromLong(-1);
     t->buffer = hint != NULL ? bolide_transport_call(t, t->loop->st->str_get_buffer, hint) : NULL;
     Py_XDECREF(hint);
@@ -205,7 +199,7 @@ static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
         return;
     }
     if (t->view.len == 0) {
-        release_buffer(t);
+        bolide_transport_release_buffer(t);
         PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
         bolide_transport_fatal(t, "Fatal error: protocol.get_buffer() call failed.");
         return;
@@ -220,7 +214,7 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
     Py_INCREF(t);
     PyObject *result;
     if (t->flags & BOLIDE_TRANSPORT_BUFFERED && t->buffer != NULL) {
-        release_buffer(t);
+        bolide_transport_release_buffer(t);
         PyObject *count = PyLong_FromSize_t(len);
         result = count != NULL ? bolide_transport_call(t, t->loop->st->str_buffer_updated, count) : NULL;
         Py_XDECREF(count);
@@ -259,7 +253,7 @@ void bolide_transport_close_gently(bolide_transport *t) {
 static void on_eof(bolide_stream *s) {
     bolide_transport *t = bolide_transport_of_stream(s);
     Py_INCREF(t);
-    release_buffer(t);
+    bolide_transport_release_buffer(t);
     if (s->tls != NULL) {
         bolide_transport_tls_eof(t);
         bolide_transport_close_gently(t);
@@ -284,7 +278,7 @@ static void on_error(bolide_stream *s, int status) {
     if (exception == NULL) {
         exception = bolide_transport_take_exception();
     }
-    release_buffer(t);
+    bolide_transport_release_buffer(t);
     bolide_transport_force_close(t, exception);
     Py_XDECREF(exception);
 }
@@ -306,7 +300,7 @@ static void on_drain(bolide_stream *s) {
     Py_DECREF(t);
 }
 
-static void maybe_pause_protocol(bolide_transport *t) {
+void bolide_transport_flow(bolide_transport *t) {
     if (!bolide_stream_is_full(&t->stream) || (t->flags & BOLIDE_TRANSPORT_WRITING_PAUSED) || t->protocol == NULL) {
         return;
     }
@@ -449,549 +443,4 @@ void bolide_transport_start(bolide_transport *t) {
         (void)bolide_stream_read_start(&t->stream);
     }
     bolide_transport_resolve(t, &t->waiter, NULL);
-}
-
-/* --- methods: reading ------------------------------------------------------------------------- */
-
-static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    if (!(t->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_PAUSED))) {
-        t->flags |= BOLIDE_TRANSPORT_PAUSED;
-        bolide_stream_read_stop(&t->stream);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    if (!(t->flags & BOLIDE_TRANSPORT_CLOSING) && (t->flags & BOLIDE_TRANSPORT_PAUSED)) {
-        t->flags &= ~(unsigned)BOLIDE_TRANSPORT_PAUSED;
-        if ((t->flags & BOLIDE_TRANSPORT_STARTED) && !(t->flags & BOLIDE_TRANSPORT_EOF_READ)) {
-            int status = bolide_stream_read_start(&t->stream);
-            if (status < 0) {
-                return bolide_error_set(status);
-            }
-        }
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(!(((bolide_transport *)self)->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_PAUSED)));
-}
-
-static bool has_tls(const bolide_transport *t) {
-    return t->stream.tls != NULL || t->tls != NULL;
-}
-
-/* --- methods: writing ------------------------------------------------------------------------- */
-
-/* Whether output may be queued: 1, 0 (the connection is lost: dropped, with a warning after some), -1 with an
- * exception. */
-static int check_write(bolide_transport *t) {
-    if (t->flags & BOLIDE_TRANSPORT_EOF_WRITTEN) {
-        PyErr_SetString(PyExc_RuntimeError, "Cannot call write() after write_eof()");
-        return -1;
-    }
-    if (t->flags & BOLIDE_TRANSPORT_SENDFILE) {
-        PyErr_SetString(PyExc_RuntimeError, "unable to write; sendfile is in progress");
-        return -1;
-    }
-    if (!(t->flags & BOLIDE_TRANSPORT_LOST) && !(t->stream.flags & BOLIDE_STREAM_BROKEN)) {
-        return 1;
-    }
-    if (t->lost_writes++ >= LOST_WRITES_LOGGED) {
-        const char *message = has_tls(t) ? "SSL connection is closed" : "socket.send() raised exception.";
-        PyObject *result = PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", message);
-        if (result == NULL) {
-            return -1;
-        }
-        Py_DECREF(result);
-    }
-    return 0;
-}
-
-static int queue(bolide_transport *t, PyObject *data) {
-    if (PyBytes_CheckExact(data)) {
-        return bolide_stream_write_object(&t->stream, data);
-    }
-    if (!PyByteArray_Check(data) && !PyMemoryView_Check(data) && !PyBytes_Check(data)) {
-        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
-                     Py_TYPE(data)->tp_name);
-        return -1;
-    }
-    /* The caller may change the buffer afterwards: copy. */
-    PyObject *copy = PyBytes_FromObject(data);
-    if (copy == NULL) {
-        return -1;
-    }
-    int status = bolide_stream_write_object(&t->stream, copy);
-    Py_DECREF(copy);
-    return status;
-}
-
-static PyObject *transport_write(PyObject *self, PyObject *data) {
-    bolide_transport *t = (bolide_transport *)self;
-    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
-        const char *format = has_tls(t) ? "data: expecting a bytes-like instance, got %.200s"
-                                        : "data argument must be a bytes-like object, not '%.200s'";
-        PyErr_Format(PyExc_TypeError, format, Py_TYPE(data)->tp_name);
-        return NULL;
-    }
-    int ok = check_write(t);
-    if (ok < 0 || (ok > 0 && queue(t, data) < 0)) {
-        return NULL;
-    }
-    maybe_pause_protocol(t);
-    Py_RETURN_NONE;
-}
-
-/* asyncio's TLS transport has it for its own tests: queue output and leave it at that. */
-static PyObject *append_backlog(PyObject *self, PyObject *data) {
-    bolide_transport *t = (bolide_transport *)self;
-    if (t->stream.tls == NULL || !PyBytes_CheckExact(data)) {
-        PyErr_SetString(PyExc_TypeError, "bytes for a transport with TLS are expected");
-        return NULL;
-    }
-    bolide_tls_hold(t->stream.tls, true);
-    int status = queue(t, data);
-    if (t->stream.tls != NULL) {
-        bolide_tls_hold(t->stream.tls, false);
-    }
-    if (status < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *writelines(PyObject *self, PyObject *list) {
-    bolide_transport *t = (bolide_transport *)self;
-    int ok = check_write(t);
-    if (ok < 0) {
-        return NULL;
-    }
-    PyObject *iterator = PyObject_GetIter(list);
-    if (iterator == NULL) {
-        return NULL;
-    }
-    PyObject *item;
-    int failed = 0;
-    while (!failed && (item = PyIter_Next(iterator)) != NULL) {
-        failed = ok > 0 && queue(t, item) < 0;
-        Py_DECREF(item);
-    }
-    Py_DECREF(iterator);
-    if (failed || PyErr_Occurred()) {
-        return NULL;
-    }
-    maybe_pause_protocol(t);
-    Py_RETURN_NONE;
-}
-
-static PyObject *write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    if (has_tls(t)) {
-        PyErr_SetNone(PyExc_NotImplementedError); /* as asyncio: TLS before 1.3 has no half-closed connection */
-        return NULL;
-    }
-    if (!(t->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_EOF_WRITTEN))) {
-        t->flags |= BOLIDE_TRANSPORT_EOF_WRITTEN;
-        bolide_stream_shutdown(&t->stream);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *can_write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(!has_tls((bolide_transport *)self));
-}
-
-static PyObject *get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    Py_INCREF(t);
-    bolide_stream_flush(&t->stream); /* what was only gathered does not count: the socket may take it */
-    size_t pending = bolide_stream_pending(&t->stream);
-    Py_DECREF(t);
-    return PyLong_FromSize_t(pending);
-}
-
-static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    return Py_BuildValue("(nn)", (Py_ssize_t)t->stream.low_water, (Py_ssize_t)t->stream.high_water);
-}
-
-static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
-    bolide_transport *t = (bolide_transport *)self;
-    size_t fallback = has_tls(t) ? BOLIDE_TLS_HIGH_WATER : BOLIDE_HIGH_WATER;
-    if (bolide_parse_watermarks(args, kwargs, fallback, &t->stream.high_water, &t->stream.low_water) < 0) {
-        return NULL;
-    }
-    if (bolide_stream_is_open(&t->stream) && t->stream.pending > t->stream.high_water) {
-        t->stream.flags |= BOLIDE_STREAM_FULL;
-        maybe_pause_protocol(t);
-    }
-    Py_RETURN_NONE;
-}
-
-/* --- methods: closing and info ---------------------------------------------------------------- */
-
-static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    Py_INCREF(t);
-    bolide_transport_close_gently(t);
-    Py_DECREF(t);
-    Py_RETURN_NONE;
-}
-
-static PyObject *transport_force_close(PyObject *self, PyObject *exception) {
-    bolide_transport *t = (bolide_transport *)self;
-    Py_INCREF(t);
-    bolide_stream_flush(&t->stream); /* asyncio would have sent it when it was written */
-    bolide_transport_force_close(t, exception);
-    Py_DECREF(t);
-    Py_RETURN_NONE;
-}
-
-static PyObject *transport_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return transport_force_close(self, Py_None);
-}
-
-/* For sendfile(): a future that is done when all output has left. Until _reset_empty_waiter() write() is refused. */
-static PyObject *make_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    if (t->flags & BOLIDE_TRANSPORT_SENDFILE) {
-        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
-        return NULL;
-    }
-    PyObject *future = bolide_loop_create_future(t->loop);
-    if (future == NULL) {
-        return NULL;
-    }
-    t->flags |= BOLIDE_TRANSPORT_SENDFILE;
-    Py_XSETREF(t->flushed, Py_NewRef(future));
-    if (bolide_stream_is_open(&t->stream)) {
-        bolide_stream_flush(&t->stream); /* resolves it when that was all */
-    } else {
-        bolide_transport_resolve(t, &t->flushed, t->exception);
-    }
-    return future;
-}
-
-static PyObject *reset_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    t->flags &= ~(unsigned)BOLIDE_TRANSPORT_SENDFILE;
-    Py_CLEAR(t->flushed);
-    Py_RETURN_NONE;
-}
-
-static PyObject *is_closing(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(((bolide_transport *)self)->flags & BOLIDE_TRANSPORT_CLOSING);
-}
-
-static PyObject *set_protocol(PyObject *self, PyObject *protocol) {
-    if (bolide_transport_set_protocol((bolide_transport *)self, protocol) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    PyObject *protocol = ((bolide_transport *)self)->protocol;
-    return Py_NewRef(protocol != NULL ? protocol : Py_None);
-}
-
-/* The socket of this transport: the one it was made with, or one made now for its descriptor. Borrowed; NULL with an
- * exception. */
-static PyObject *socket_of(bolide_transport *t) {
-    if (t->sock == NULL) {
-        int fd = bolide_stream_fileno(&t->stream);
-        if (fd < 0) {
-            return bolide_error_set(fd);
-        }
-        PyObject *kwargs = Py_BuildValue("{s:i}", "fileno", fd);
-        PyObject *args = PyTuple_New(0);
-        if (kwargs != NULL && args != NULL) {
-            t->sock = PyObject_Call(t->loop->st->socket_socket, args, kwargs);
-        }
-        Py_XDECREF(kwargs);
-        Py_XDECREF(args);
-    }
-    return t->sock;
-}
-
-static int remember(bolide_transport *t, PyObject *name, PyObject *value) {
-    if (t->extra == NULL) {
-        t->extra = PyDict_New();
-    }
-    return t->extra == NULL ? -1 : PyDict_SetItem(t->extra, name, value);
-}
-
-static PyObject *socket_name(bolide_transport *t, bool peer) {
-    if (peer && t->peer_len > 0) {
-        return bolide_sockaddr_object((struct sockaddr *)&t->peer, t->peer_len);
-    }
-    struct sockaddr_storage address;
-    socklen_t len = sizeof(address);
-    int fd = bolide_stream_fileno(&t->stream);
-    int failed =
-        peer ? getpeername(fd, (struct sockaddr *)&address, &len) : getsockname(fd, (struct sockaddr *)&address, &len);
-    return failed ? Py_NewRef(Py_None) : bolide_sockaddr_object((struct sockaddr *)&address, len);
-}
-
-/* "socket", "sockname", "peername": from the socket, and kept for after the close. New reference; Py_None when unknown.
- */
-static PyObject *socket_info(bolide_transport *t, PyObject *name) {
-    bolide_state *st = t->loop->st;
-    PyObject *value;
-    if (PyUnicode_Compare(name, st->str_socket) == 0) {
-        PyObject *sock = bolide_stream_is_open(&t->stream) ? socket_of(t) : NULL;
-        value = sock != NULL ? PyObject_CallOneArg(st->asyncio_TransportSocket, sock) : NULL;
-        if (value == NULL && !PyErr_Occurred()) {
-            Py_RETURN_NONE;
-        }
-    } else {
-        value = socket_name(t, PyUnicode_Compare(name, st->str_peername) == 0);
-    }
-    if (value != NULL && value != Py_None && remember(t, name, value) < 0) {
-        Py_CLEAR(value);
-    }
-    return value;
-}
-
-static bool is_socket_info(bolide_state *st, PyObject *name) {
-    return PyUnicode_Check(name) &&
-           (PyUnicode_Compare(name, st->str_socket) == 0 || PyUnicode_Compare(name, st->str_peername) == 0 ||
-            PyUnicode_Compare(name, st->str_sockname) == 0);
-}
-
-static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"name", "default", NULL};
-    bolide_transport *t = (bolide_transport *)self;
-    PyObject *name, *fallback = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
-        return NULL;
-    }
-    PyObject *value = t->extra != NULL ? PyDict_GetItemWithError(t->extra, name) : NULL;
-    if (value != NULL || PyErr_Occurred()) {
-        return Py_XNewRef(value);
-    }
-    if (is_socket_info(t->loop->st, name)) {
-        value = socket_info(t, name);
-        if (value != Py_None) {
-            return value;
-        }
-        Py_DECREF(value);
-    }
-    value = bolide_transport_tls_info(t, name);
-    return value != NULL || PyErr_Occurred() ? value : Py_NewRef(fallback);
-}
-
-static PyObject *transport_repr(PyObject *self) {
-    bolide_transport *t = (bolide_transport *)self;
-    const char *state = !bolide_stream_is_open(&t->stream)          ? "closed"
-                        : (t->flags & BOLIDE_TRANSPORT_CLOSING)     ? "closing"
-                        : (t->flags & BOLIDE_TRANSPORT_PAUSED)      ? "open reading=paused"
-                        : (t->flags & BOLIDE_TRANSPORT_EOF_WRITTEN) ? "open write=eof"
-                                                                    : "open";
-    return PyUnicode_FromFormat("<%s fd=%d %s bufsize=%zu>", Py_TYPE(self)->tp_name, t->fd, state, t->stream.pending);
-}
-
-/* --- the type --------------------------------------------------------------------------------- */
-
-static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
-    bolide_transport *t = (bolide_transport *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(t->loop);
-    Py_VISIT(t->protocol);
-    Py_VISIT(t->context);
-    Py_VISIT(t->server);
-    Py_VISIT(t->sock);
-    Py_VISIT(t->flushed);
-    for (int i = 0; i < BOLIDE_TRANSPORT_BASE_SLOTS; i++) {
-        Py_VISIT(t->base_slots[i]);
-    }
-    Py_VISIT(t->exception);
-    Py_VISIT(t->waiter);
-    Py_VISIT(t->buffer);
-    Py_VISIT(t->tls);
-    return bolide_stream_traverse(&t->stream, visit, arg);
-}
-
-static int transport_clear(PyObject *self) {
-    bolide_transport *t = (bolide_transport *)self;
-    Py_CLEAR(t->protocol);
-    Py_CLEAR(t->context);
-    Py_CLEAR(t->server);
-    Py_CLEAR(t->flushed);
-    for (int i = 0; i < BOLIDE_TRANSPORT_BASE_SLOTS; i++) {
-        Py_CLEAR(t->base_slots[i]);
-    }
-    Py_CLEAR(t->exception);
-    Py_CLEAR(t->waiter);
-    Py_CLEAR(t->tls);
-    return 0;
-}
-
-static void transport_finalize(PyObject *self) {
-    bolide_transport *t = (bolide_transport *)self;
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (t->fd >= 0 && !(t->flags & BOLIDE_TRANSPORT_CLOSING) &&
-        PyErr_ResourceWarning(self, 1, "unclosed transport %R", self) < 0) {
-        PyErr_WriteUnraisable(self);
-    }
-    PyErr_Restore(type, value, traceback);
-}
-
-static void transport_dealloc(PyObject *self) {
-    bolide_transport *t = (bolide_transport *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(self);
-    if (t->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(self);
-    }
-    release_buffer(t);
-    detach_socket(t);
-    transport_clear(self);
-    Py_CLEAR(t->loop);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyObject *get_loop(PyObject *self, void *closure) {
-    (void)closure;
-    return Py_NewRef(((bolide_transport *)self)->loop);
-}
-
-static PyObject *get_protocol_paused(PyObject *self, void *closure) {
-    (void)closure;
-    return PyBool_FromLong(((bolide_transport *)self)->flags & BOLIDE_TRANSPORT_WRITING_PAUSED);
-}
-
-static PyObject *get_true(PyObject *self, void *closure) {
-    (void)self;
-    (void)closure;
-    Py_RETURN_TRUE;
-}
-
-static PyObject *get_sendfile_mode(PyObject *self, void *closure) {
-    (void)closure;
-    bolide_transport *t = (bolide_transport *)self;
-    bolide_state *st = t->loop->st;
-    return has_tls(t) ? PyObject_GetAttrString(st->asyncio_SendfileMode, "FALLBACK")
-                      : Py_NewRef(st->asyncio_TRY_NATIVE);
-}
-
-static PyObject *get_ssl_protocol(PyObject *self, void *closure) {
-    (void)closure;
-    bolide_transport *t = (bolide_transport *)self;
-    if (t->stream.tls == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "this transport has no TLS");
-        return NULL;
-    }
-    return Py_NewRef(t->stream.tls);
-}
-
-static PyGetSetDef transport_getset[] = {
-    {"_loop", get_loop, NULL, NULL, NULL},
-    {"_protocol_paused", get_protocol_paused, NULL, NULL, NULL},
-    {"_start_tls_compatible", get_true, NULL, NULL, NULL},
-    {"_sendfile_compatible", get_sendfile_mode, NULL, NULL, NULL},
-    {"_ssl_protocol", get_ssl_protocol, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyMemberDef transport_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_transport, weakrefs), READONLY, NULL},
-    {"_protocol", T_OBJECT, offsetof(bolide_transport, protocol), READONLY, NULL},
-    {"_server", T_OBJECT, offsetof(bolide_transport, server), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-#define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
-
-static PyMethodDef transport_methods[] = {
-    {"get_extra_info", KEYWORDS(get_extra_info),
-     PyDoc_STR(
-         "get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\", or what the maker added.")},
-    {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
-    {"close", transport_close, METH_NOARGS,
-     PyDoc_STR("close()\n--\n\nClose once the output has left; connection_lost(None) follows.")},
-    {"abort", transport_abort, METH_NOARGS,
-     PyDoc_STR("abort()\n--\n\nClose at once; output that the socket does not take now is lost.")},
-    {"_make_empty_waiter", make_empty_waiter, METH_NOARGS, NULL},
-    {"_reset_empty_waiter", reset_empty_waiter, METH_NOARGS, NULL},
-    {"_force_close", transport_force_close, METH_O, NULL},
-    {"_test__append_write_backlog", append_backlog, METH_O, NULL},
-    {"set_protocol", set_protocol, METH_O, PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
-    {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
-    {"pause_reading", pause_reading, METH_NOARGS, PyDoc_STR("pause_reading()\n--\n\nStop reading; idempotent.")},
-    {"resume_reading", resume_reading, METH_NOARGS, PyDoc_STR("resume_reading()\n--\n\nRead again; idempotent.")},
-    {"is_reading", is_reading, METH_NOARGS, PyDoc_STR("is_reading()\n--\n\nWhether data is being received.")},
-    {"write", transport_write, METH_O,
-     PyDoc_STR("write(data)\n--\n\nQueue bytes; they leave by the end of the loop's turn, gathered with others.")},
-    {"writelines", writelines, METH_O, PyDoc_STR("writelines(list_of_data)\n--\n\nwrite() for each.")},
-    {"write_eof", write_eof, METH_NOARGS, PyDoc_STR("write_eof()\n--\n\nSend FIN after the output; reading goes on.")},
-    {"can_write_eof", can_write_eof, METH_NOARGS, PyDoc_STR("can_write_eof()\n--\n\nTrue, but with TLS False.")},
-    {"get_write_buffer_size", get_write_buffer_size, METH_NOARGS,
-     PyDoc_STR("get_write_buffer_size()\n--\n\nBytes that the socket has not taken yet.")},
-    {"get_write_buffer_limits", get_write_buffer_limits, METH_NOARGS,
-     PyDoc_STR("get_write_buffer_limits()\n--\n\n(low, high) in bytes.")},
-    {"set_write_buffer_limits", KEYWORDS(set_write_buffer_limits),
-     PyDoc_STR("set_write_buffer_limits(high=None, low=None)\n--\n\nThe marks, in bytes, at which the protocol's "
-               "pause_writing() and resume_writing() are called. Raises ValueError unless high >= low >= 0.")},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot transport_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("The transport of a TCP or Unix stream connection. Source: asyncio.Transport.")},
-    {Py_tp_traverse, transport_traverse},
-    {Py_tp_clear, transport_clear},
-    {Py_tp_finalize, transport_finalize},
-    {Py_tp_dealloc, transport_dealloc},
-    {Py_tp_repr, transport_repr},
-    {Py_tp_members, transport_members},
-    {Py_tp_getset, transport_getset},
-    {Py_tp_methods, transport_methods},
-    {0, NULL},
-};
-
-static PyType_Spec transport_spec = {
-    .name = "bolide.StreamTransport",
-    .basicsize = sizeof(bolide_transport),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = transport_slots,
-};
-
-/* A name of its own, by which some programs tell a transport with TLS. start_tls() turns one type into the other. */
-static PyType_Spec ssl_transport_spec = {
-    .name = "bolide.SSLTransport",
-    .basicsize = sizeof(bolide_transport),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = transport_slots,
-};
-
-int bolide_transport_init(PyObject *module, bolide_state *st) {
-    /* asyncio's own code asks isinstance() of the class that is internal to it but the base of all its transports. */
-    PyObject *internal = PyImport_ImportModule("asyncio.transports");
-    PyObject *base = internal != NULL ? PyObject_GetAttrString(internal, "_FlowControlMixin") : NULL;
-    Py_XDECREF(internal);
-    if (base == NULL) {
-        PyErr_Clear();
-        base = Py_NewRef(st->asyncio_Transport);
-    }
-    if (!PyType_Check(base) ||
-        ((PyTypeObject *)base)->tp_basicsize > (Py_ssize_t)offsetof(bolide_transport, resource)) {
-        PyErr_SetString(PyExc_ImportError, "bolide does not know the layout of this Python's asyncio.Transport");
-        Py_DECREF(base);
-        return -1;
-    }
-    int status = bolide_add_type(module, &transport_spec, base, &st->StreamTransportType, true);
-    if (status == 0) {
-        status = bolide_add_type(module, &ssl_transport_spec, base, &st->SSLTransportType, true);
-    }
-    Py_DECREF(base);
-    return status;
 }

@@ -64,7 +64,8 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
 /* Call protocol.connection_made(), start reading, resolve the waiter. */
 void bolide_transport_start(bolide_transport *t);
 
-/* --- between transport.c and transport_tls.c -----------------------------------------------------------------------
+/* --- between transport.c, transport_type.c and transport_tls.c
+ * -----------------------------------------------------------------------
  */
 
 static inline bolide_transport *bolide_transport_of_stream(bolide_stream *s) {
@@ -89,6 +90,15 @@ PyObject *bolide_transport_call(bolide_transport *t, PyObject *name, PyObject *a
 
 /* Give the future in *slot, if there is one, its result (None) or exception, and forget it. */
 void bolide_transport_resolve(bolide_transport *t, PyObject **slot, PyObject *exception);
+
+/* Call pause_writing() when the output has exceeded the high mark. */
+void bolide_transport_flow(bolide_transport *t);
+
+/* Give back what a BufferedProtocol lent for the read in progress. */
+void bolide_transport_release_buffer(bolide_transport *t);
+
+/* The descriptor is libuv's: the socket object, if there is one, gives up its claim without closing it. */
+void bolide_transport_detach_socket(bolide_transport *t);
 
 /* 0, or -1 with an exception set. */
 int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol);
