@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from contextvars import Context
 from typing import Any, Protocol, TypeVar, TypeVarTuple, final
 
-__all__ = ["ClientDisconnected", "Handle", "Loop", "Server", "StreamTransport", "TimerHandle"]
+__all__ = ["ClientDisconnected", "Handle", "Loop", "SSLTransport", "Server", "StreamTransport", "TimerHandle"]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -97,10 +98,16 @@ class Loop:
     def _check_closed(self) -> None: ...
     def _watched(self, fileobj: int | _HasFileno) -> int: ...
     def _listen(self, *args: Any) -> None: ...
+    def _make_tls_transport(self, *args: Any) -> SSLTransport: ...
+    def _start_tls(self, *args: Any) -> None: ...
 
 @final
 class StreamTransport(asyncio.Transport):
     """The transport of a TCP or Unix stream connection: the interface of asyncio.Transport, not a subclass of it."""
+
+@final
+class SSLTransport(asyncio.Transport):
+    """The transport of a TCP or Unix stream connection with TLS."""
 
 # --- the server -----------------------------------------------------------------------------------------------------
 
@@ -132,6 +139,7 @@ class Server:
         logger: gets what goes wrong (application errors, invalid requests); None: logging.getLogger("bolide.error").
         forwarded: called with the scope, before the application, of a request that has x-forwarded-for or
             x-forwarded-proto (and of no other); may change it. What it raises ends the request with 500.
+        tls_extension: makes scope["extensions"]["tls"], once a connection with TLS; None leaves it out.
         reset_contextvars: run each request in an empty contextvars.Context, not in a copy of the one current now.
         limit_concurrency: open connections or running requests from which on requests are answered with 503.
         limit_max_requests: after so many requests `on_max_requests` is called, once.
@@ -168,6 +176,7 @@ class Server:
         access_log: Callable[[tuple[str, int] | None, str, str, str, int], object] | None = None,
         logger: logging.Logger | None = None,
         forwarded: Callable[[MutableMapping[str, Any]], object] | None = None,
+        tls_extension: Callable[[ssl.SSLObject], dict[str, Any]] | None = None,
         reset_contextvars: bool = False,
         limit_concurrency: int | None = None,
         limit_max_requests: int | None = None,
@@ -184,7 +193,7 @@ class Server:
         ws_close_timeout: float = 10.0,
         ws_per_message_deflate: bool = True,
     ) -> None: ...
-    def listen(self, sock: socket.socket, backlog: int = 2048) -> None:
+    def listen(self, sock: socket.socket, backlog: int = 2048, ssl_context: ssl.SSLContext | None = None) -> None:
         """Accept connections on `sock`, a bound TCP or Unix stream socket (listening already or not).
 
         The descriptor is duplicated: `sock` stays the caller's, who may close it at once or later.
@@ -192,6 +201,9 @@ class Server:
         Raises:
             OSError: the socket cannot listen. RuntimeError: shutdown() has been called.
         """
+
+    def replace_ssl_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Use another context for the connections to come of all listeners that have TLS; those that are open go on."""
 
     def close_listeners(self) -> None:
         """Accept no more connections. Those that are open go on. Idempotent."""

@@ -176,10 +176,9 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         timeouts = _tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
         if not sslcontext:
             sslcontext = sslproto._create_transport_context(server_side, server_hostname)
-        transport: asyncio.Transport = self._make_tls_transport(
+        return self._make_tls_transport(
             rawsock, protocol, sslcontext, waiter, server_side, server_hostname, extra, server, *timeouts, context
         )
-        return transport
 
     async def start_tls(
         self,
@@ -196,8 +195,10 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
 
         TLS within TLS, and transports of other makers, are the work of asyncio's own implementation.
         """
-        is_plain = isinstance(transport, _core.StreamTransport) and not hasattr(transport, "_ssl_protocol")
-        if not is_plain or sslproto.ssl is None or not isinstance(sslcontext, sslproto.ssl.SSLContext):
+        # The context's class is looked up only if its module was imported: this needs no ssl module.
+        ssl = sys.modules.get("ssl")
+        is_ours = isinstance(transport, _core.StreamTransport)
+        if not is_ours or ssl is None or not isinstance(sslcontext, ssl.SSLContext):
             return await super().start_tls(
                 transport,
                 protocol,
@@ -216,7 +217,8 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         except BaseException:
             transport.close()
             raise
-        return transport  # type: ignore[no-any-return]
+        upgraded: asyncio.Transport = transport
+        return upgraded
 
 
 def _tls_timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, float]:

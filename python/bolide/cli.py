@@ -191,13 +191,15 @@ OPTIONS: dict[str, list[Option]] = {
                metavar="FILE"),
     ],
     "TLS": [
-        Option("--ssl-keyfile", "Private key.", metavar="FILE"),
-        Option("--ssl-certfile", "Certificate chain.", metavar="FILE"),
+        Option("--ssl-keyfile", "Private key. [default: in the file of the certificate]", metavar="FILE"),
+        Option("--ssl-certfile", "Certificate chain; the server then speaks HTTPS.", metavar="FILE"),
         Option("--ssl-keyfile-password", "Password of the private key.", metavar="TEXT"),
         Option("--ssl-version", "Protocol, a number of the ssl module.", int, 17),
         Option("--ssl-cert-reqs", "Whether clients must show a certificate, a number of the ssl module.", int, 0),
         Option("--ssl-ca-certs", "Certificates that clients' are checked against.", metavar="FILE"),
         Option("--ssl-ciphers", "OpenSSL cipher list.", metavar="LIST"),
+        Option("--ssl-sni", "Certificate, and key, for clients that ask for NAME, which may start with *.; may be "
+               "repeated.", metavar="NAME=CERT[,KEY]", many=True),
     ],
 }  # fmt: skip
 

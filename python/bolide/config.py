@@ -18,6 +18,7 @@ from bolide._types import ASGI3App
 from bolide.importer import ImportFromStringError, import_from_string
 from bolide.logging import LOG_LEVELS, LOGGING_CONFIG, TRACE, styled
 from bolide.sockets import bind_tcp, bind_unix, socket_of_fd
+from bolide.tls import TLSExtension, choose_by_name, create_ssl_context, parse_named_certificate
 
 __all__ = ["LOAD_FAILURE", "LOGGING_CONFIG", "LOG_LEVELS", "STARTUP_FAILURE", "Config", "UnsupportedOptionError"]
 
@@ -156,8 +157,16 @@ class Config:
         timeout_worker_healthcheck: seconds without a sign of life after which a worker that is not busy is killed and
             replaced.
         callback_notify: coroutine function called every timeout_notify seconds.
-        ssl_keyfile, ssl_certfile, ssl_keyfile_password, ssl_version, ssl_cert_reqs, ssl_ca_certs, ssl_ciphers,
-            ssl_context_factory: not supported yet.
+        ssl_certfile: PEM file with the certificate and those that lead to the root's; makes the server one of HTTPS.
+        ssl_keyfile: PEM file with the private key; None: it is in ssl_certfile.
+        ssl_keyfile_password: password of the private keys.
+        ssl_version, ssl_cert_reqs: numbers of the ssl module: the protocol; whether clients must show a certificate.
+        ssl_ca_certs: PEM file with the certificates that clients' are checked against.
+        ssl_ciphers: OpenSSL cipher list for TLS 1.2; None: that of the ssl module.
+        ssl_sni: certificates for clients that ask for a certain name, each "NAME=CERTFILE[,KEYFILE]"; NAME may start
+            with "*.".
+        ssl_context_factory: called with this object and a function that makes the context of the options above; returns
+            the ssl.SSLContext to use.
         headers: pairs of strings, added to every response.
         factory: whether `app` is a callable without arguments that returns the application.
         h11_max_incomplete_event_size: longest head of a request, bytes; None: the server's default.
@@ -222,6 +231,7 @@ class Config:
         ssl_ca_certs: PathType | None = None,
         ssl_ciphers: str | None = None,
         ssl_context_factory: Callable[["Config", Callable[[], ssl.SSLContext]], ssl.SSLContext] | None = None,
+        ssl_sni: Sequence[str] | None = None,
         headers: Sequence[tuple[str, str]] | None = None,
         factory: bool = False,
         h11_max_incomplete_event_size: int | None = None,
@@ -276,6 +286,9 @@ class Config:
         self.ssl_ca_certs = ssl_ca_certs
         self.ssl_ciphers = ssl_ciphers
         self.ssl_context_factory = ssl_context_factory
+        self.ssl_sni = [parse_named_certificate(text) for text in ssl_sni or ()]
+        self.ssl: ssl.SSLContext | None = None
+        self.tls_extension: TLSExtension | None = None
         self.headers: list[tuple[str, str]] = [(name, value) for name, value in headers or ()]
         self.factory = factory
         self.h11_max_incomplete_event_size = h11_max_incomplete_event_size
@@ -308,6 +321,8 @@ class Config:
             raise UnsupportedOptionError(unsupported)
         if self.lifespan not in LIFESPANS:
             raise ValueError(f"lifespan is one of {', '.join(LIFESPANS)}, not {self.lifespan!r}")
+        if not self.ssl_certfile and (self.ssl_keyfile or (self.ssl_sni and not self.ssl_context_factory)):
+            raise ValueError("ssl_keyfile and ssl_sni need ssl_certfile")
         if self.interface not in INTERFACES:
             raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {self.interface!r}")
         if self.workers < 1:
@@ -340,7 +355,7 @@ class Config:
     @property
     def is_ssl(self) -> bool:
         """Whether TLS was asked for."""
-        return bool(self.ssl_keyfile or self.ssl_certfile or self.ssl_context_factory)
+        return bool(self.ssl_certfile or self.ssl_context_factory)
 
     @property
     def use_subprocess(self) -> bool:
@@ -414,7 +429,58 @@ class Config:
         if not callable(app):
             exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is not callable.", LOAD_FAILURE)
         self.loaded_app = self._wrap(app)
+        if self.is_ssl:
+            try:
+                self.load_ssl()
+            except (OSError, ValueError) as exc:
+                exit_with_error(f"Error loading the certificates: {exc}", LOAD_FAILURE)
         self.loaded = True
+
+    def load_ssl(self) -> None:
+        """Make the context of the ssl_* options, from the files as they are now. Sets `ssl`, unless it raises.
+
+        Raises:
+            OSError (also as ssl.SSLError): a file cannot be read or does not fit.
+            ValueError: an ssl_* number is not one of the ssl module.
+            RuntimeError: ssl_context_factory asks for the default context, and there is no ssl_certfile.
+            TypeError: ssl_context_factory returns another object.
+        """
+        files: dict[ssl.SSLContext, PathType] = {}
+        context = self._make_ssl_context(files)
+        if not isinstance(context, ssl.SSLContext):
+            raise TypeError(f"ssl_context_factory must return an ssl.SSLContext, not {type(context).__name__}")
+        extension = self.tls_extension or TLSExtension()
+        extension.add(files)
+        self.ssl, self.tls_extension = context, extension
+
+    def _make_ssl_context(self, files: dict[ssl.SSLContext, PathType]) -> ssl.SSLContext:
+        """The server's context; `files` gets the certificate's file of each context that was made here."""
+
+        def make(certfile: PathType, keyfile: PathType | None) -> ssl.SSLContext:
+            password: Any = self.ssl_keyfile_password
+            if password is None and self.loaded:
+                password = str  # a server at work is not to wait for someone at its terminal
+            context = create_ssl_context(
+                certfile,
+                keyfile,
+                password,
+                self.ssl_version,
+                self.ssl_cert_reqs,
+                self.ssl_ca_certs,
+                self.ssl_ciphers,
+            )
+            files[context] = certfile
+            return context
+
+        def make_default() -> ssl.SSLContext:
+            if not self.ssl_certfile:
+                raise RuntimeError("the default SSL context needs ssl_certfile")
+            context = make(self.ssl_certfile, self.ssl_keyfile)
+            if self.ssl_sni:
+                choose_by_name(context, {name: make(certfile, keyfile) for name, certfile, keyfile in self.ssl_sni})
+            return context
+
+        return self.ssl_context_factory(self, make_default) if self.ssl_context_factory else make_default()
 
     def _call_factory(self, app: Any) -> Any:
         if self.factory:
@@ -513,12 +579,6 @@ def _unsupported_options(config: Config) -> Mapping[str, bool]:
     """The options that do not work yet, and whether `config` sets them to other than what bolide does."""
     return {
         "http2": config.http2,
-        "ssl_keyfile": config.ssl_keyfile is not None,
-        "ssl_certfile": config.ssl_certfile is not None,
-        "ssl_keyfile_password": config.ssl_keyfile_password is not None,
-        "ssl_ca_certs": config.ssl_ca_certs is not None,
-        "ssl_ciphers": config.ssl_ciphers is not None,
-        "ssl_context_factory": config.ssl_context_factory is not None,
     }
 
 

@@ -64,6 +64,7 @@ class ServeOptions(TypedDict, total=False):
     ssl_cert_reqs: int
     ssl_ca_certs: str | os.PathLike[str] | None
     ssl_ciphers: str | None
+    ssl_sni: Sequence[str] | None
     ssl_context_factory: "Callable[[Config, Callable[[], ssl.SSLContext]], ssl.SSLContext] | None"
     headers: Sequence[tuple[str, str]] | None
     factory: bool

@@ -190,7 +190,7 @@ class Server:
         try:
             self._core = self._make_core()
             for sock in bound:
-                self._core.listen(sock, self.config.backlog)
+                self._core.listen(sock, self.config.backlog, self.config.ssl)
         except OSError as exc:
             await self._unless_forced(self.lifespan.shutdown())
             exit_with_error(describe_bind_error(self.config, exc), LOAD_FAILURE)
@@ -259,6 +259,7 @@ class Server:
             access_log=_access_log(config),
             logger=logger,
             forwarded=_proxy_headers(config),
+            tls_extension=config.tls_extension,
             reset_contextvars=config.reset_contextvars,
             limit_concurrency=config.limit_concurrency,
             limit_max_requests=self.limit_max_requests,
@@ -272,6 +273,21 @@ class Server:
             ws_per_message_deflate=config.ws_per_message_deflate,
             **limits,
         )
+
+    def reload_certificates(self) -> None:
+        """Read the files of the ssl_* options again, for the connections to come. SIGHUP does it.
+
+        What is wrong with them is logged, and the server goes on with what it has. Connections that are open go on
+        undisturbed either way.
+        """
+        try:
+            self.config.load_ssl()
+        except Exception as exc:
+            logger.error("The certificates could not be reloaded and stay as they were: %s", exc)
+            return
+        if self._core is not None and self.config.ssl is not None:
+            self._core.replace_ssl_context(self.config.ssl)
+        logger.info("Reloaded the certificates")
 
     def _on_max_requests(self) -> None:
         logger.info("Maximum request limit of %d exceeded. Terminating process.", self.limit_max_requests)
@@ -402,6 +418,13 @@ class Server:
         """Make handle_exit() the handler of SIGINT and SIGTERM. A subclass may override it to leave signals alone."""
         for number in HANDLED_SIGNALS:
             self._original_handlers[number] = signal.signal(number, self.handle_exit)
+        # Where hang-ups are ignored (nohup, a supervisor's worker), they stay so.
+        if self.config.is_ssl and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            self._original_handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle_hangup)
+
+    def _handle_hangup(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.reload_certificates)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Signal handler: the first signal asks for a graceful stop, SIGINT after that for an immediate one."""

@@ -21,6 +21,7 @@
     X(error, "error")                                                                                                  \
     X(exc_info, "exc_info")                                                                                            \
     X(headers, "headers")                                                                                              \
+    X(https, "https")                                                                                                  \
     X(http, "http")                                                                                                    \
     X(http_1_0, "1.0")                                                                                                 \
     X(http_1_1, "1.1")                                                                                                 \
@@ -38,6 +39,8 @@
     X(spec_version, "spec_version")                                                                                    \
     X(state, "state")                                                                                                  \
     X(status, "status")                                                                                                \
+    X(tls, "tls")                                                                                                      \
+    X(wss, "wss")                                                                                                \
     X(bytes, "bytes")                                                                                                  \
     X(code, "code")                                                                                                    \
     X(extensions, "extensions")                                                                                        \
@@ -95,6 +98,7 @@ typedef struct bolide_server {
     PyObject *access_log;                   /* callable, or NULL */
     PyObject *logger;                       /* logging.Logger */
     PyObject *on_max;                       /* called when max_requests is reached, or NULL */
+    PyObject *tls_extension;                /* makes scope["extensions"]["tls"] of an SSLObject, or NULL */
     PyObject *forwarded;                    /* called with a scope that has x-forwarded-* fields, or NULL */
     PyObject *context;                      /* contextvars.Context: tasks start in a copy of it */
     PyObject *waiters;                      /* list of the futures that wait_closed() gave out */

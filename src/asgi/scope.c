@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include "common/sockaddr.h"
+#include "transport/tls.h"
 
 int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version) {
     bolide_state *st = server->st;
@@ -163,6 +164,42 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
     return server->state != NULL ? set_copy(scope, as->str_state, server->state) : 0;
 }
 
+/* What c->tls is to be. New reference, or NULL with an exception set. */
+static PyObject *describe_tls(const bolide_server *server, const bolide_conn *c) {
+    PyObject *extension = PyObject_CallOneArg(server->tls_extension, c->stream.tls->object);
+    if (extension != NULL && !PyDict_Check(extension)) {
+        PyErr_SetString(PyExc_TypeError, "tls_extension must return a dict");
+        Py_CLEAR(extension);
+    }
+    return extension;
+}
+
+/* scope["scheme"], and scope["extensions"]["tls"], which is made once a connection and copied for each request. */
+static int set_tls(bolide_request *r, PyObject *scope) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    bolide_conn *c = r->conn;
+    if (PyDict_SetItem(scope, as->str_scheme, r->ws != NULL ? as->str_wss : as->str_https) < 0) {
+        return -1;
+    }
+    if (r->server->tls_extension == NULL) {
+        return 0;
+    }
+    if (c->tls == NULL && (c->tls = describe_tls(r->server, c)) == NULL) {
+        return -1;
+    }
+    PyObject *others = PyDict_GetItemWithError(scope, as->str_extensions);
+    if (others == NULL && PyErr_Occurred()) {
+        return -1;
+    }
+    PyObject *extensions = others != NULL ? PyDict_Copy(others) : PyDict_New();
+    int result = extensions != NULL ? set_copy(extensions, as->str_tls, c->tls) : -1;
+    if (result == 0) {
+        result = PyDict_SetItem(scope, as->str_extensions, extensions);
+    }
+    Py_XDECREF(extensions);
+    return result;
+}
+
 /* r->scope of its parts; `cached` as for new_scope(); `subprotocols` is for a WebSocket. 0, or -1 with an exception
  * set. */
 static int make_scope(bolide_request *r, PyObject *headers, const bolide_target *target, PyObject **cached,
@@ -173,7 +210,8 @@ static int make_scope(bolide_request *r, PyObject *headers, const bolide_target 
     }
     PyObject *scope = new_scope(r, target, cached);
     if (scope == NULL || set_items(r, scope, headers) < 0 ||
-        (r->ws != NULL && set_websocket_items(r, scope, subprotocols) < 0)) {
+        (r->ws != NULL && set_websocket_items(r, scope, subprotocols) < 0) ||
+        (c->stream.tls != NULL && set_tls(r, scope) < 0)) {
         Py_XDECREF(scope);
         return -1;
     }

@@ -7,6 +7,7 @@
 #endif
 
 #include "common/error.h"
+#include "transport/tls.h"
 
 #define MAX_HEAD_LIMIT   (64u * 1024 * 1024)
 #define MAX_FIELDS_LIMIT 65536
@@ -15,7 +16,7 @@
 /* The arguments of Server() before they are checked. */
 typedef struct {
     PyObject *loop, *app, *root_path, *headers, *state, *access_log, *logger, *concurrency, *max_requests, *on_max,
-        *forwarded;
+        *forwarded, *tls_extension;
     const char *scheme, *asgi_version;
     PyObject *ping_interval, *ping_timeout;
     int server_header, date_header, reset_context, websockets, ws_deflate;
@@ -42,6 +43,7 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                             "access_log",
                             "logger",
                             "forwarded",
+                            "tls_extension",
                             "reset_contextvars",
                             "limit_concurrency",
                             "limit_max_requests",
@@ -72,11 +74,11 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                        .scheme = "http",
                        .asgi_version = "3.0"};
     return PyArg_ParseTupleAndKeywords(
-               args, kwargs, "OO|$UssppOOOOOpOOOnnddpnnOOdp:Server", names, &a->loop, &a->app, &a->root_path,
+               args, kwargs, "OO|$UssppOOOOOOpOOOnnddpnnOOdp:Server", names, &a->loop, &a->app, &a->root_path,
                &a->scheme, &a->asgi_version, &a->server_header, &a->date_header, &a->headers, &a->state, &a->access_log,
-               &a->logger, &a->forwarded, &a->reset_context, &a->concurrency, &a->max_requests, &a->on_max, &a->head,
-               &a->fields, &a->keep_alive, &a->head_timeout, &a->websockets, &a->ws_max_size, &a->ws_max_queue,
-               &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout, &a->ws_deflate)
+               &a->logger, &a->forwarded, &a->tls_extension, &a->reset_context, &a->concurrency, &a->max_requests,
+               &a->on_max, &a->head, &a->fields, &a->keep_alive, &a->head_timeout, &a->websockets, &a->ws_max_size,
+               &a->ws_max_queue, &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout, &a->ws_deflate)
                ? 0
                : -1;
 }
@@ -142,6 +144,7 @@ static int take_objects(bolide_server *s, const server_args *a) {
     s->access_log = optional(a->access_log);
     s->on_max = optional(a->on_max);
     s->forwarded = optional(a->forwarded);
+    s->tls_extension = optional(a->tls_extension);
     s->context = a->reset_context ? PyContext_New() : PyContext_CopyCurrent();
     s->logger = optional(a->logger);
     if (s->logger == NULL) {
@@ -212,6 +215,7 @@ static int set_up_http(bolide_server *s, const server_args *a, PyObject *root_pa
 PyDoc_STRVAR(server_doc,
              "Server(loop, app, *, root_path='', scheme='http', asgi_version='3.0', server_header=True,\n"
              "       date_header=True, headers=(), state=None, access_log=None, logger=None, forwarded=None,\n"
+             "       tls_extension=None,\n"
              "       reset_contextvars=False, limit_concurrency=None, limit_max_requests=None,\n"
              "       on_max_requests=None, limit_request_head=131072, limit_request_headers=256,\n"
              "       timeout_keep_alive=5.0, timeout_request_head=60.0, websockets=True,\n"
@@ -282,18 +286,21 @@ static int is_unix(int fd) {
     return address.ss_family == AF_UNIX;
 }
 
-PyDoc_STRVAR(listen_doc, "listen(sock, backlog=2048)\n--\n\n"
-                         "Accept connections on a duplicate of `sock`, a bound TCP or Unix stream socket.\n\n"
+PyDoc_STRVAR(listen_doc, "listen(sock, backlog=2048, ssl_context=None)\n--\n\n"
+                         "Accept connections on a duplicate of `sock`, a bound TCP or Unix stream socket; with TLS if "
+                         "there is an ssl.SSLContext.\n\n"
                          "Raises OSError when it cannot listen, RuntimeError after shutdown().");
 
 static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"sock", "backlog", NULL};
+    static char *names[] = {"sock", "backlog", "ssl_context", NULL};
     bolide_server *s = server_of(self);
-    PyObject *sock;
+    PyObject *sock, *tls = Py_None;
     int backlog = 2048;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|i:listen", names, &sock, &backlog) || check_usable(s) < 0) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|iO:listen", names, &sock, &backlog, &tls) ||
+        check_usable(s) < 0 || (tls != Py_None && bolide_tls_check_context(s->st, tls) < 0)) {
         return NULL;
     }
+    tls = tls != Py_None ? tls : NULL;
     if (s->closing) {
         PyErr_SetString(PyExc_RuntimeError, "the server is shut down");
         return NULL;
@@ -303,10 +310,24 @@ static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs)
     if (is_pipe < 0) {
         return NULL;
     }
-    int status = bolide_listener_open(&s->http, fd, is_pipe != 0, backlog, &s->listeners);
+    int status = bolide_listener_open(&s->http, fd, is_pipe != 0, backlog, tls, &s->listeners);
     if (status < 0) {
         return bolide_error_set(status);
     }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(replace_doc,
+             "replace_ssl_context(ssl_context)\n--\n\n"
+             "Use another ssl.SSLContext for the connections to come of all listeners that have TLS; those "
+             "that are open go on.");
+
+static PyObject *server_replace_ssl_context(PyObject *self, PyObject *tls) {
+    bolide_server *s = server_of(self);
+    if (check_usable(s) < 0 || bolide_tls_check_context(s->st, tls) < 0) {
+        return NULL;
+    }
+    bolide_listener_replace_tls(s->listeners, tls);
     Py_RETURN_NONE;
 }
 
@@ -438,6 +459,7 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(s->logger);
     Py_VISIT(s->on_max);
     Py_VISIT(s->forwarded);
+    Py_VISIT(s->tls_extension);
     Py_VISIT(s->context);
     Py_VISIT(s->waiters);
     for (bolide_request *r = s->running; r != NULL; r = r->next) {
@@ -456,6 +478,7 @@ static int server_clear(PyObject *self) {
     Py_CLEAR(s->access_log);
     Py_CLEAR(s->on_max);
     Py_CLEAR(s->forwarded);
+    Py_CLEAR(s->tls_extension);
     Py_CLEAR(s->context);
     return 0;
 }
@@ -481,6 +504,7 @@ static void server_dealloc(PyObject *self) {
 
 static PyMethodDef methods[] = {
     {"listen", (PyCFunction)(void (*)(void))server_listen, METH_VARARGS | METH_KEYWORDS, listen_doc},
+    {"replace_ssl_context", server_replace_ssl_context, METH_O, replace_doc},
     {"close_listeners", server_close_listeners, METH_NOARGS, close_listeners_doc},
     {"shutdown", server_shutdown, METH_NOARGS, shutdown_doc},
     {"abort", server_abort, METH_NOARGS, abort_doc},

@@ -98,6 +98,7 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
     Py_VISIT(st->TLSType);
     Py_VISIT(st->WindowType);
     Py_VISIT(st->ssl_MemoryBIO);
+    Py_VISIT(st->ssl_SSLContext);
     Py_VISIT(st->ssl_SSLObject);
     Py_VISIT(st->ssl_SSLWantReadError);
     Py_VISIT(st->ssl_SSLSyscallError);
@@ -122,6 +123,7 @@ void bolide_state_clear(bolide_state *st) {
     Py_CLEAR(st->TLSType);
     Py_CLEAR(st->WindowType);
     Py_CLEAR(st->ssl_MemoryBIO);
+    Py_CLEAR(st->ssl_SSLContext);
     Py_CLEAR(st->ssl_SSLObject);
     Py_CLEAR(st->ssl_SSLWantReadError);
     Py_CLEAR(st->ssl_SSLSyscallError);

@@ -54,6 +54,7 @@ typedef struct bolide_state {
 
     /* Of the ssl module, imported with the first TLS connection; NULL before. */
     PyObject *ssl_MemoryBIO;
+    PyObject *ssl_SSLContext;
     PyObject *ssl_SSLObject;
     PyObject *ssl_SSLWantReadError;
     PyObject *ssl_SSLSyscallError;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "http/response.h"
+#include "transport/tls.h"
 
 /* Bytes of further requests that are kept while an exchange is under way; beyond it the kernel keeps them. */
 #define HELD_MAX (64 * 1024)
@@ -362,6 +363,7 @@ void bolide_conn_on_close(bolide_stream *s) {
     free(c->upgraded);
     Py_CLEAR(c->client);
     Py_CLEAR(c->server);
+    Py_CLEAR(c->tls);
     free(c);
     http->ops->on_count(http);
     Py_DECREF(owner);
@@ -384,6 +386,11 @@ static bolide_conn *conn_of_resource(bolide_resource *res) {
 static int conn_traverse(bolide_resource *res, visitproc visit, void *arg) {
     bolide_conn *c = conn_of_resource(res);
     Py_VISIT(c->http->owner);
+    Py_VISIT(c->tls);
+    int stopped = bolide_stream_traverse(&c->stream, visit, arg);
+    if (stopped) {
+        return stopped;
+    }
     return c->request != NULL ? c->http->ops->traverse(c, visit, arg) : 0;
 }
 
@@ -393,7 +400,17 @@ static void conn_close(bolide_resource *res) {
     bolide_stream_close(&c->stream);
 }
 
-void bolide_conn_open(bolide_http *http, int fd, bool pipe) {
+/* Timeouts are the business of the sweep, which counts the handshake as a part of the first request's head. */
+static int start_tls(bolide_conn *c, PyObject *tls) {
+    bolide_tls_options options = {.context = tls, .server_side = true};
+    if (bolide_stream_start_tls(&c->stream, &options) < 0) {
+        bolide_loop_report(c->stream.loop, "TLS could not be started for an incoming connection", NULL, NULL);
+        return -1;
+    }
+    return 0;
+}
+
+void bolide_conn_open(bolide_http *http, int fd, bool pipe, PyObject *tls) {
     bolide_conn *c = calloc(1, sizeof(*c));
     if (c == NULL || bolide_stream_setup(&c->stream, http->loop, pipe, &stream_ops) != 0) {
         free(c);
@@ -411,7 +428,7 @@ void bolide_conn_open(bolide_http *http, int fd, bool pipe) {
     if (bolide_stream_open(&c->stream, fd) != 0) {
         close(fd);
         bolide_conn_abort(c);
-    } else if (bolide_stream_read_start(&c->stream) != 0) {
+    } else if ((tls != NULL && start_tls(c, tls) < 0) || bolide_stream_read_start(&c->stream) != 0) {
         bolide_conn_abort(c);
     }
 }

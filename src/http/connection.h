@@ -116,6 +116,7 @@ struct bolide_conn {
     void *request;            /* the owner's: the request that was started last, or NULL */
     PyObject *client;         /* the owner's cache: scope["client"], or NULL */
     PyObject *server;         /* the owner's cache: scope["server"], or NULL */
+    PyObject *tls;            /* the owner's cache: scope["extensions"]["tls"], or NULL */
     void *upgraded;           /* of the protocol that it was upgraded to; freed with the connection; or NULL */
     bolide_split_head *split; /* a head that is not complete yet, or NULL */
     char *held;               /* bytes that came while an exchange was under way, or NULL */
@@ -160,9 +161,9 @@ void bolide_http_begin_closing(bolide_http *http);
 /* When no connection is left. */
 void bolide_http_clear(bolide_http *http);
 
-/* Serve the connected socket `fd`, which is the connection's from now on. Problems of a single connection are dropped
- * silently. */
-void bolide_conn_open(bolide_http *http, int fd, bool pipe);
+/* Serve the connected socket `fd`, which is the connection's from now on, with TLS if there is an ssl.SSLContext `tls`.
+ * Problems that the network has with a single connection are dropped silently. */
+void bolide_conn_open(bolide_http *http, int fd, bool pipe, PyObject *tls);
 
 /* May a response that starts now leave the connection open? */
 bool bolide_conn_may_keep_alive(const bolide_conn *c);

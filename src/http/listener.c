@@ -24,13 +24,14 @@ static void on_close(bolide_acceptor *a) {
     bolide_listener *l = (bolide_listener *)a;
     PyObject *owner = l->http->owner;
     unlist(l);
+    Py_CLEAR(l->tls);
     free(l);
     Py_DECREF(owner);
 }
 
 static void on_connection(bolide_acceptor *a, int fd) {
     bolide_listener *l = (bolide_listener *)a;
-    bolide_conn_open(l->http, fd, l->pipe);
+    bolide_conn_open(l->http, fd, l->pipe, l->tls);
 }
 
 static void on_exhausted(bolide_acceptor *a, int status) {
@@ -50,6 +51,7 @@ static bolide_listener *listener_of(bolide_resource *res) {
 
 static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
     Py_VISIT(listener_of(res)->http->owner);
+    Py_VISIT(listener_of(res)->tls);
     return 0;
 }
 
@@ -58,7 +60,7 @@ static void resource_close(bolide_resource *res) {
     bolide_acceptor_close(&listener_of(res)->acceptor);
 }
 
-int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, bolide_listener **list) {
+int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, PyObject *tls, bolide_listener **list) {
     if (listen(fd, backlog) != 0) {
         return -errno;
     }
@@ -79,6 +81,7 @@ int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, boli
     }
     l->http = http;
     l->pipe = pipe;
+    l->tls = Py_XNewRef(tls);
     Py_INCREF(http->owner);
     l->resource.traverse = resource_traverse;
     l->resource.close = resource_close;
@@ -87,6 +90,14 @@ int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, boli
     l->list = list;
     *list = l;
     return 0;
+}
+
+void bolide_listener_replace_tls(bolide_listener *list, PyObject *tls) {
+    for (bolide_listener *l = list; l != NULL; l = l->next) {
+        if (l->tls != NULL) {
+            Py_SETREF(l->tls, Py_NewRef(tls));
+        }
+    }
 }
 
 void bolide_listener_close_all(bolide_listener **list) {

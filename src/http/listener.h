@@ -11,12 +11,16 @@ typedef struct bolide_listener {
     struct bolide_listener *next;  /* the list that it was put on ... */
     struct bolide_listener **list; /* ... and its head */
     bolide_http *http;             /* its owner is kept alive until the acceptor is closed */
+    PyObject *tls;                 /* ssl.SSLContext of the connections to come, or NULL: without TLS */
     bool pipe;                     /* a Unix socket */
 } bolide_listener;
 
-/* Listen on a duplicate of the bound descriptor `fd` and put the listener in front of *list. 0, or a negative uv code.
- */
-int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, bolide_listener **list);
+/* Listen on a duplicate of the bound descriptor `fd` and put the listener in front of *list; `tls` is an ssl.SSLContext
+ * or NULL. 0, or a negative uv code. */
+int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, PyObject *tls, bolide_listener **list);
+
+/* Have the connections to come to those of *list that have TLS use another ssl.SSLContext. */
+void bolide_listener_replace_tls(bolide_listener *list, PyObject *tls);
 
 /* Close all of *list. */
 void bolide_listener_close_all(bolide_listener **list);

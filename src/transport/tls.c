@@ -798,6 +798,9 @@ static int load_ssl(bolide_state *st) {
     if (st->ssl_MemoryBIO == NULL) {
         st->ssl_MemoryBIO = import_ssl("MemoryBIO");
     }
+    if (st->ssl_SSLContext == NULL) {
+        st->ssl_SSLContext = import_ssl("SSLContext");
+    }
     if (st->ssl_SSLObject == NULL) {
         st->ssl_SSLObject = import_ssl("SSLObject");
     }
@@ -807,12 +810,23 @@ static int load_ssl(bolide_state *st) {
     if (st->ssl_SSLZeroReturnError == NULL) {
         st->ssl_SSLZeroReturnError = import_ssl("SSLZeroReturnError");
     }
-    if (st->ssl_MemoryBIO == NULL || st->ssl_SSLObject == NULL || st->ssl_SSLSyscallError == NULL ||
-        st->ssl_SSLZeroReturnError == NULL) {
+    if (st->ssl_MemoryBIO == NULL || st->ssl_SSLContext == NULL || st->ssl_SSLObject == NULL ||
+        st->ssl_SSLSyscallError == NULL || st->ssl_SSLZeroReturnError == NULL) {
         return -1;
     }
     st->ssl_SSLWantReadError = import_ssl("SSLWantReadError");
     return st->ssl_SSLWantReadError == NULL ? -1 : 0;
+}
+
+int bolide_tls_check_context(bolide_state *st, PyObject *context) {
+    if (load_ssl(st) < 0) {
+        return -1;
+    }
+    int good = PyObject_IsInstance(context, st->ssl_SSLContext);
+    if (good == 0) {
+        PyErr_Format(PyExc_TypeError, "ssl_context must be an ssl.SSLContext, not %.100s", Py_TYPE(context)->tp_name);
+    }
+    return good > 0 ? 0 : -1;
 }
 
 /* Is the attribute of the object's class that of ssl.SSLObject? */

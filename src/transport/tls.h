@@ -46,6 +46,9 @@ int bolide_stream_start_tls(bolide_stream *s, const bolide_tls_options *options)
  * then on_unwrapped, or on_tls_error after the shutdown timeout. Only after on_secure; idempotent. */
 void bolide_stream_unwrap(bolide_stream *s);
 
+/* 0, or -1 with TypeError set: `context` is no ssl.SSLContext. */
+int bolide_tls_check_context(bolide_state *st, PyObject *context);
+
 /* The handshake is complete. */
 bool bolide_tls_is_secure(const bolide_tls *tls);
 

@@ -134,8 +134,6 @@ def test_headers_that_would_break_the_response_are_refused(header):
     "options",
     [
         {"http2": True},
-        {"ssl_certfile": "x"},
-        {"ssl_context_factory": lambda c, d: d()},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -154,6 +152,10 @@ def test_options_that_do_not_work_yet_are_refused(options):
         {"lifespan": "maybe"},
         {"interface": "asgi4"},
         {"log_level": "loud"},
+        {"ssl_keyfile": "key.pem"},
+        {"ssl_sni": ["example.org=cert.pem"]},
+        {"ssl_sni": ["example.org"], "ssl_certfile": "cert.pem"},
+        {"ssl_sni": ["*=cert.pem"], "ssl_certfile": "cert.pem"},
     ],
     ids=lambda options: next(iter(options)),
 )

@@ -6,11 +6,12 @@ which shows that a test states what asyncio promises.
 
 import asyncio
 import importlib
+import inspect
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -47,7 +48,22 @@ def loop(reports: list[dict[str, Any]]) -> Iterator[asyncio.AbstractEventLoop]:
         made.run_until_complete(made.shutdown_asyncgens())
         made.run_until_complete(made.shutdown_default_executor())
         made.close()
-    assert reports == []
+    assert reports == [], reports
+
+
+def with_loop(coroutine: Callable[..., Any]) -> Callable[..., None]:
+    """A test that is a coroutine function, run on the fixture `loop`."""
+
+    def test(loop: asyncio.AbstractEventLoop, **arguments: Any) -> None:
+        loop.run_until_complete(asyncio.wait_for(coroutine(**arguments), 40))
+
+    test.__name__, test.__doc__ = coroutine.__name__, coroutine.__doc__
+    test.pytestmark = getattr(coroutine, "pytestmark", [])  # type: ignore[attr-defined]
+    names = coroutine.__code__.co_varnames[: coroutine.__code__.co_argcount]
+    test.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("loop", *names)]
+    )
+    return test
 
 
 def start_script(source: str, *arguments: str, options: tuple[str, ...] = (), **popen: Any) -> subprocess.Popen[str]:

@@ -6,13 +6,12 @@ import contextlib
 import contextvars
 import errno
 import gc
-import inspect
 import socket
 import struct
 import weakref
 
 import pytest
-from support.loops import LOOP, only_bolide
+from support.loops import LOOP, only_bolide, with_loop
 from support.protocols import BufferedRecorder, Recorder, closed, connected, connected_pair, receive_all
 
 
@@ -20,21 +19,6 @@ def reset(peer):
     """Close the socket with a reset instead of a FIN."""
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
-
-
-def with_loop(coroutine):
-    """A test that is a coroutine function, run on the fixture `loop`."""
-
-    def test(loop, **arguments):
-        loop.run_until_complete(asyncio.wait_for(coroutine(**arguments), 40))
-
-    test.__name__, test.__doc__ = coroutine.__name__, coroutine.__doc__
-    test.pytestmark = getattr(coroutine, "pytestmark", [])
-    names = coroutine.__code__.co_varnames[: coroutine.__code__.co_argcount]
-    test.__signature__ = inspect.Signature(
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("loop", *names)]
-    )
-    return test
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
