@@ -147,6 +147,14 @@ class Server:
         limit_request_head: bytes of a request line with its headers, answered with 431 beyond (414 for the target
             alone).
         limit_request_headers: number of header fields, answered with 431 beyond.
+        limit_max_body: bytes of a request's body, answered with 413 beyond, before the application has seen more; None:
+            no limit.
+        limit_body_rate: bytes a second that a client must at least send of a body, on average over each
+            timeout_request_body; 0: any number.
+        timeout_request_body: seconds within which more of a request's body must come while the application waits for
+            it; the answer is 408. None or 0: no bound.
+        timeout_write: seconds within which a client must take some of the output that waits for it, or it is cut off.
+            None or 0: no bound.
         timeout_keep_alive: seconds that a connection may be idle after a response.
         timeout_request_head: seconds from the first byte of a request (or from the accept) to the end of its headers.
         websockets: serve requests for a WebSocket as such; else the upgrade is ignored.
@@ -185,6 +193,10 @@ class Server:
         limit_request_headers: int = 256,
         timeout_keep_alive: float = 5.0,
         timeout_request_head: float = 60.0,
+        limit_max_body: int | None = None,
+        limit_body_rate: int = 0,
+        timeout_request_body: float | None = 60.0,
+        timeout_write: float | None = 60.0,
         websockets: bool = True,
         ws_max_size: int = 16777216,
         ws_max_queue: int = 32,

@@ -148,10 +148,16 @@ class Config:
             default $FORWARDED_ALLOW_IPS or "127.0.0.1,::1".
         root_path: the ASGI root_path.
         limit_concurrency: number of connections or requests above which the answer is 503.
+        limit_max_body: longest body of a request, bytes, answered with 413 beyond; None: no limit.
+        limit_body_rate: bytes a second that a client must at least send of a body, over each timeout_request_body.
+        limit_request_headers: number of header fields of a request, answered with 431 beyond.
         limit_max_requests: number of requests after which the server stops.
         limit_max_requests_jitter: upper bound of a random number added to limit_max_requests.
         backlog: length of the queue of connections not yet accepted.
         timeout_keep_alive: seconds that an idle connection is kept.
+        timeout_request_head: seconds in which the head of a request must come.
+        timeout_request_body: seconds in which more of a request's body must come while it is waited for; 0: no bound.
+        timeout_write: seconds in which a client must take some of what waits for it, or it is cut off; 0: no bound.
         timeout_notify: seconds between two calls of callback_notify.
         timeout_graceful_shutdown: seconds that shutdown waits for running requests; None: without bound.
         timeout_worker_healthcheck: seconds without a sign of life after which a worker that is not busy is killed and
@@ -235,6 +241,12 @@ class Config:
         headers: Sequence[tuple[str, str]] | None = None,
         factory: bool = False,
         h11_max_incomplete_event_size: int | None = None,
+        limit_max_body: int | None = None,
+        limit_body_rate: int = 0,
+        limit_request_headers: int = 256,
+        timeout_request_head: float = 60.0,
+        timeout_request_body: float = 60.0,
+        timeout_write: float = 60.0,
         reset_contextvars: bool = False,
         uds_permissions: int | None = None,
         max_rss: int | None = None,
@@ -292,6 +304,12 @@ class Config:
         self.headers: list[tuple[str, str]] = [(name, value) for name, value in headers or ()]
         self.factory = factory
         self.h11_max_incomplete_event_size = h11_max_incomplete_event_size
+        self.limit_max_body = limit_max_body
+        self.limit_body_rate = limit_body_rate
+        self.limit_request_headers = limit_request_headers
+        self.timeout_request_head = timeout_request_head
+        self.timeout_request_body = timeout_request_body
+        self.timeout_write = timeout_write
         self.reset_contextvars = reset_contextvars
         self.uds_permissions = uds_permissions
         self.max_rss = max_rss
@@ -332,6 +350,15 @@ class Config:
         for name in ("ws_max_size", "ws_max_queue"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        for name, least in (("limit_max_body", 1), ("limit_request_headers", 1), ("limit_body_rate", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is at least {least}, not {value}")
+        if not 0 < self.timeout_request_head <= 86400:
+            raise ValueError(f"timeout_request_head is more than 0 and up to 86400, not {self.timeout_request_head}")
+        for name in ("timeout_request_body", "timeout_write"):
+            if not 0 <= getattr(self, name) <= 86400:
+                raise ValueError(f"{name} is 0 to 86400 seconds, not {getattr(self, name)}")
         for name in ("ws_ping_interval", "ws_ping_timeout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 86400:

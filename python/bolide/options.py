@@ -69,6 +69,12 @@ class ServeOptions(TypedDict, total=False):
     headers: Sequence[tuple[str, str]] | None
     factory: bool
     h11_max_incomplete_event_size: int | None
+    limit_max_body: int | None
+    limit_body_rate: int
+    limit_request_headers: int
+    timeout_request_head: float
+    timeout_request_body: float
+    timeout_write: float
     reset_contextvars: bool
     uds_permissions: int | None
     max_rss: int | None

@@ -464,6 +464,8 @@ static bool on_refused(bolide_conn *c, int status) {
     bool answer = r == NULL || (r->flags & state) != BOLIDE_REQUEST_STARTED;
     if (status == 503) {
         bolide_log_warning((bolide_server *)c->http->owner, "Exceeded concurrency limit.");
+    } else if (status == 413) {
+        bolide_log_warning((bolide_server *)c->http->owner, "Exceeded the limit of a request's body.");
     } else if (status != 408) {
         bolide_log_warning((bolide_server *)c->http->owner, "Invalid HTTP request received.");
     }

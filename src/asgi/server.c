@@ -12,15 +12,16 @@
 #define MAX_HEAD_LIMIT   (64u * 1024 * 1024)
 #define MAX_FIELDS_LIMIT 65536
 #define MAX_TIMEOUT_S    86400.0
+#define MAX_BODY_RATE    (1 << 20)
 
 /* The arguments of Server() before they are checked. */
 typedef struct {
     PyObject *loop, *app, *root_path, *headers, *state, *access_log, *logger, *concurrency, *max_requests, *on_max,
         *forwarded, *tls_extension;
     const char *scheme, *asgi_version;
-    PyObject *ping_interval, *ping_timeout;
+    PyObject *ping_interval, *ping_timeout, *max_body, *body_timeout, *write_timeout;
     int server_header, date_header, reset_context, websockets, ws_deflate;
-    Py_ssize_t head, fields, ws_max_size, ws_max_queue;
+    Py_ssize_t head, fields, body_rate, ws_max_size, ws_max_queue;
     double keep_alive, head_timeout, ws_close_timeout;
 } server_args;
 
@@ -59,6 +60,10 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                             "ws_ping_timeout",
                             "ws_close_timeout",
                             "ws_per_message_deflate",
+                            "limit_max_body",
+                            "limit_body_rate",
+                            "timeout_request_body",
+                            "timeout_write",
                             NULL};
     *a = (server_args){.server_header = 1,
                        .date_header = 1,
@@ -74,11 +79,12 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                        .scheme = "http",
                        .asgi_version = "3.0"};
     return PyArg_ParseTupleAndKeywords(
-               args, kwargs, "OO|$UssppOOOOOOpOOOnnddpnnOOdp:Server", names, &a->loop, &a->app, &a->root_path,
+               args, kwargs, "OO|$UssppOOOOOOpOOOnnddpnnOOdpOnOO:Server", names, &a->loop, &a->app, &a->root_path,
                &a->scheme, &a->asgi_version, &a->server_header, &a->date_header, &a->headers, &a->state, &a->access_log,
                &a->logger, &a->forwarded, &a->tls_extension, &a->reset_context, &a->concurrency, &a->max_requests,
                &a->on_max, &a->head, &a->fields, &a->keep_alive, &a->head_timeout, &a->websockets, &a->ws_max_size,
-               &a->ws_max_queue, &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout, &a->ws_deflate)
+               &a->ws_max_queue, &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout, &a->ws_deflate,
+               &a->max_body, &a->body_rate, &a->body_timeout, &a->write_timeout)
                ? 0
                : -1;
 }
@@ -121,6 +127,10 @@ static int check_limits(const server_args *a) {
     if (!(a->keep_alive >= 0 && a->keep_alive <= MAX_TIMEOUT_S && a->head_timeout > 0 &&
           a->head_timeout <= MAX_TIMEOUT_S)) {
         PyErr_SetString(PyExc_ValueError, "timeout_keep_alive or timeout_request_head is out of range");
+        return -1;
+    }
+    if (a->body_rate < 0 || a->body_rate > MAX_BODY_RATE) {
+        PyErr_SetString(PyExc_ValueError, "limit_body_rate is out of range");
         return -1;
     }
     if (a->state != NULL && a->state != Py_None && !PyDict_Check(a->state)) {
@@ -209,6 +219,16 @@ static int set_up_http(bolide_server *s, const server_args *a, PyObject *root_pa
     http->max_head = (uint32_t)a->head;
     http->keep_alive_ms = (unsigned)(a->keep_alive * 1000);
     http->head_timeout_ms = (unsigned)(a->head_timeout * 1000);
+    int64_t max_body = optional_count(a->max_body, "limit_max_body");
+    int64_t body_timeout = optional_ms(a->body_timeout, 60.0, "timeout_request_body");
+    int64_t write_timeout = body_timeout >= 0 ? optional_ms(a->write_timeout, 60.0, "timeout_write") : -1;
+    if (max_body < 0 || write_timeout < 0) {
+        return -1;
+    }
+    http->max_body = max_body == 0 ? UINT64_MAX : (uint64_t)max_body;
+    http->body_rate = (unsigned)a->body_rate;
+    http->body_timeout_ms = (unsigned)body_timeout;
+    http->write_timeout_ms = (unsigned)write_timeout;
     return bolide_http_init(http, s->loop, &bolide_request_ops, (PyObject *)s, (uint32_t)a->fields);
 }
 
@@ -220,7 +240,8 @@ PyDoc_STRVAR(server_doc,
              "       on_max_requests=None, limit_request_head=131072, limit_request_headers=256,\n"
              "       timeout_keep_alive=5.0, timeout_request_head=60.0, websockets=True,\n"
              "       ws_max_size=16777216, ws_max_queue=32, ws_ping_interval=20.0, ws_ping_timeout=20.0,\n"
-             "       ws_close_timeout=10.0, ws_per_message_deflate=True)\n--\n\n"
+             "       ws_close_timeout=10.0, ws_per_message_deflate=True, limit_max_body=None,\n"
+             "       limit_body_rate=0, timeout_request_body=60.0, timeout_write=60.0)\n--\n\n"
              "An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one loop; it speaks to the sockets "
              "given to listen().\n\n"
              "See the type stub for the arguments.");

@@ -87,7 +87,8 @@ static void fail(bolide_conn *c) {
 }
 
 void bolide_conn_expire(bolide_conn *c) {
-    if (c->split != NULL) {
+    const unsigned state = BOLIDE_CONN_HEAD | BOLIDE_CONN_RESPONSE | BOLIDE_CONN_LINGERING;
+    if (c->split != NULL || (c->flags & state) == BOLIDE_CONN_HEAD) {
         refuse(c, 408);
     } else if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
         bolide_conn_abort(c);

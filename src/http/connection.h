@@ -90,16 +90,20 @@ struct bolide_http {
     bolide_defaults defaults;
     bolide_head scratch; /* the head that is being parsed, unless it is a split one */
 
-    bolide_conn *conns;       /* list of the open connections */
-    size_t conn_count;        /* their number */
-    bolide_conn *resume;      /* list of those with bytes that waited and may be parsed now */
-    uint64_t total_requests;  /* responses completed */
-    uint32_t max_head;        /* bytes of a request's head */
-    uint32_t max_fields;      /* fields of it; capacity of `scratch` */
-    unsigned keep_alive_ms;   /* a connection may be idle for so long after a response */
-    unsigned head_timeout_ms; /* the head of a request must be complete within */
-    unsigned tick_ms;         /* on_tick must be called at least every so many ms; 0: whenever it suits */
-    bool closing;             /* no connection is kept alive any more */
+    bolide_conn *conns;        /* list of the open connections */
+    size_t conn_count;         /* their number */
+    bolide_conn *resume;       /* list of those with bytes that waited and may be parsed now */
+    uint64_t total_requests;   /* responses completed */
+    uint32_t max_head;         /* bytes of a request's head */
+    uint32_t max_fields;       /* fields of it; capacity of `scratch` */
+    unsigned keep_alive_ms;    /* a connection may be idle for so long after a response */
+    unsigned head_timeout_ms;  /* the head of a request must be complete within */
+    unsigned body_timeout_ms;  /* more of its body must come within, while it is read; 0: for ever */
+    unsigned body_rate;        /* if not 0: ... at least so many bytes a second */
+    unsigned write_timeout_ms; /* the peer must take some of the output within; 0: for ever */
+    uint64_t max_body;         /* bytes of a request's body; UINT64_MAX: no limit */
+    unsigned tick_ms;          /* on_tick must be called at least every so many ms; 0: whenever it suits */
+    bool closing;              /* no connection is kept alive any more */
 
     int verdict;         /* set by a parser callback that stops: as bolide_parser_feed() returns it */
     PyObject *good_host; /* the (name, value) pair of the last valid host, or NULL */
@@ -122,6 +126,10 @@ struct bolide_conn {
     char *held;               /* bytes that came while an exchange was under way, or NULL */
     size_t held_len;          /* their number */
     uint32_t flags;           /* BOLIDE_CONN_* */
+    uint64_t received;        /* bytes of the body that is being read */
+    uint32_t window;          /* ... of them since since_ms began, at most UINT32_MAX */
+    uint32_t stalled_ms;      /* how long the peer has taken no output, counted by the sweeps */
+    size_t unsent;            /* what libuv had to write at the last sweep, bytes */
     uint32_t since_ms;        /* how long the connection has been in the state that times out, counted by the sweeps */
     uint32_t dropped;         /* bytes of chunk extensions and trailers in the body that is being read */
     uint32_t discarded;       /* bytes of an unwanted body, or of a refused request, that were read and dropped */

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define LINGER_MS 2000u
 
@@ -55,6 +56,14 @@ static unsigned at_most(unsigned limit, unsigned bound) {
     return limit == 0 || limit > bound ? bound : limit;
 }
 
+/* As time_limit(), between the head of a request and its response. */
+static unsigned body_time_limit(const bolide_conn *c) {
+    /* The peer is waited for only while there is more of a body, the owner wants it, and the peer knows. */
+    const unsigned others =
+        BOLIDE_CONN_MESSAGE | BOLIDE_CONN_EOF | BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_EXPECT | BOLIDE_CONN_UPGRADED;
+    return (c->flags & others) == 0 ? c->http->body_timeout_ms : 0;
+}
+
 /* How long the connection may stay in its present state, in ms; 0: for ever. */
 static unsigned time_limit(const bolide_conn *c) {
     if ((c->flags & BOLIDE_CONN_CLOSING) != 0) {
@@ -65,15 +74,62 @@ static unsigned time_limit(const bolide_conn *c) {
     }
     if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
         /* Between the response and the end of a body that nobody wants. */
-        return (c->flags & BOLIDE_CONN_RESPONSE) != 0 ? c->http->head_timeout_ms : 0;
+        return (c->flags & BOLIDE_CONN_RESPONSE) != 0 ? c->http->head_timeout_ms : body_time_limit(c);
     }
     bool waiting = c->split == NULL && (c->flags & BOLIDE_CONN_SERVED) != 0;
+    if (waiting && bolide_stream_pending(&c->stream) > 0) {
+        return 0; /* the peer is at the response still */
+    }
     if (c->http->closing) {
         return waiting ? at_most(c->http->keep_alive_ms, LAST_REQUEST_MS)
                        : at_most(c->http->head_timeout_ms, FIRST_REQUEST_MS);
     }
     unsigned limit = waiting ? c->http->keep_alive_ms : c->http->head_timeout_ms;
     return limit > 0 ? limit : 1; /* a timeout of 0 closes as soon as may be */
+}
+
+/* Has the peer taken nothing of the output for too long? `ms` have passed since the last call. */
+static bool is_stalled(bolide_conn *c, unsigned ms) {
+    size_t unsent = bolide_stream_is_open(&c->stream) ? uv_stream_get_write_queue_size(&c->stream.uv.stream) : 0;
+    if (unsent == 0 || unsent != c->unsent) {
+        c->unsent = unsent;
+        c->stalled_ms = 0;
+        return false;
+    }
+    c->stalled_ms += ms;
+    return c->http->write_timeout_ms != 0 && c->stalled_ms >= c->http->write_timeout_ms;
+}
+
+/* The connection has been in its state for as long as it may. */
+static void on_late(bolide_conn *c) {
+    const unsigned state = BOLIDE_CONN_HEAD | BOLIDE_CONN_RESPONSE | BOLIDE_CONN_LINGERING | BOLIDE_CONN_CLOSING;
+    bool in_body = (c->flags & state) == BOLIDE_CONN_HEAD;
+    if (in_body && c->window >= (uint64_t)c->http->body_rate * c->http->body_timeout_ms / 1000 && c->window > 0) {
+        c->since_ms = c->window = 0;
+    } else {
+        bolide_conn_expire(c);
+    }
+}
+
+/* `ms` have passed since the last call for this connection. */
+static void sweep(bolide_conn *c, unsigned ms) {
+    if (is_stalled(c, ms)) {
+        /* With a reset: a close in good order would leave what the kernel holds to a peer that may never take it. */
+        const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(bolide_stream_fileno(&c->stream), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+        bolide_conn_abort(c);
+        return;
+    }
+    if ((c->flags & BOLIDE_CONN_UPGRADED) != 0) {
+        c->http->ops->on_tick(c, ms);
+        return;
+    }
+    unsigned limit = time_limit(c);
+    if (limit == 0) {
+        c->since_ms = c->window = 0;
+    } else if ((c->since_ms += ms) >= limit + ms) {
+        on_late(c);
+    }
 }
 
 static void on_sweep(uv_timer_t *timer) {
@@ -83,16 +139,7 @@ static void on_sweep(uv_timer_t *timer) {
     Py_INCREF(http->owner);
     for (bolide_conn *c = http->conns, *next; c != NULL; c = next) {
         next = c->next; /* a connection leaves the list only when its handle is closed, which is later */
-        if ((c->flags & BOLIDE_CONN_UPGRADED) != 0) {
-            http->ops->on_tick(c, h->sweep_ms);
-            continue;
-        }
-        unsigned limit = time_limit(c);
-        if (limit == 0) {
-            c->since_ms = 0;
-        } else if ((c->since_ms += h->sweep_ms) >= limit + h->sweep_ms) {
-            bolide_conn_expire(c);
-        }
+        sweep(c, h->sweep_ms);
     }
     Py_DECREF(http->owner);
 }
@@ -131,7 +178,9 @@ void bolide_http_add(bolide_conn *c) {
     http->conns = c;
     if (http->conn_count++ == 0 && http->handles != NULL) {
         unsigned shortest = http->keep_alive_ms < http->head_timeout_ms ? http->keep_alive_ms : http->head_timeout_ms;
-        shortest = http->tick_ms != 0 && http->tick_ms < shortest ? http->tick_ms : shortest;
+        shortest = at_most(http->tick_ms, shortest);
+        shortest = at_most(http->body_timeout_ms, shortest);
+        shortest = at_most(http->write_timeout_ms, shortest);
         unsigned period = shortest / 10 < 20 ? 20 : shortest / 10 > 1000 ? 1000 : shortest / 10;
         period = http->closing ? CLOSING_SWEEP_MS : period;
         http->handles->sweep_ms = period;

@@ -130,13 +130,16 @@ static int check_line(const bolide_conn *c, const bolide_head *h) {
     if (h->base[h->target] == '*' && (h->target_len != 1 || parser->method != HTTP_OPTIONS)) {
         return -400; /* RFC 9112, section 3.2.4 */
     }
+    if (h->target_len > c->http->max_head) {
+        return -414;
+    }
     if (h->count > 0) {
         const bolide_field *last = &h->fields[h->count - 1];
         if (last->name + last->name_len + last->value_len > c->http->max_head) {
             return -431;
         }
     }
-    return h->target_len > c->http->max_head ? -414 : 0;
+    return 0;
 }
 
 static int on_headers_complete(llhttp_t *parser) {
@@ -154,10 +157,28 @@ static int on_headers_complete(llhttp_t *parser) {
     if (llhttp_should_keep_alive(parser) && (parser->flags & F_CONNECTION_CLOSE) == 0) {
         c->flags |= BOLIDE_CONN_KEEP_ALIVE;
     }
+    if ((parser->flags & F_CONTENT_LENGTH) != 0 && parser->content_length > c->http->max_body) {
+        return stop(c, -413);
+    }
+    c->received = c->since_ms = c->window = 0;
     int status = c->http->ops->on_head(c, h);
     /* What follows is parsed as HTTP, whatever the upgrade asks for; behind a request for a WebSocket it waits. */
     parser->upgrade = 0;
     return status == 0 ? 0 : stop(c, status < 0 ? -1 : -status);
+}
+
+/* Count what has come of a body. 0, or the verdict. */
+static int count_body(bolide_conn *c, size_t len) {
+    if (len > c->http->max_body - c->received) {
+        return -413;
+    }
+    c->received += len;
+    if (c->http->body_rate == 0) {
+        c->since_ms = 0;
+    } else {
+        c->window = len < UINT32_MAX - c->window ? c->window + (uint32_t)len : UINT32_MAX;
+    }
+    return 0;
 }
 
 static int on_body(llhttp_t *parser, const char *at, size_t len) {
@@ -166,10 +187,11 @@ static int on_body(llhttp_t *parser, const char *at, size_t len) {
         c->discarded += (uint32_t)len;
         return c->discarded > DISCARD_MAX ? stop(c, -400) : 0;
     }
-    if (len > 0 && c->http->ops->on_body(c, at, len) != 0) {
-        return stop(c, -1);
+    int verdict = count_body(c, len);
+    if (verdict == 0 && len > 0) {
+        verdict = c->http->ops->on_body(c, at, len);
     }
-    return 0;
+    return verdict == 0 ? 0 : stop(c, verdict);
 }
 
 /* Parts of chunk extensions, of which llhttp would take empty ones: ";=b", ";a=". */
