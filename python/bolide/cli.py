@@ -170,7 +170,7 @@ OPTIONS: dict[str, list[Option]] = {
         Option("--timeout-keep-alive", "Seconds that an idle connection is kept.", int, 5, metavar="SECONDS"),
         Option("--timeout-request-head", "Seconds in which the head of a request must come.", float, 60.0,
                metavar="SECONDS"),
-        Option("--timeout-request-body", "Seconds in which more of an awaited body must come; 0: no bound.", float, 60.0,
+        Option("--timeout-request-body", "Seconds in which more of a body must come; 0: no bound.", float, 60.0,
                metavar="SECONDS"),
         Option("--timeout-write", "Seconds in which a client must take some of its output; 0: no bound.", float, 60.0,
                metavar="SECONDS"),

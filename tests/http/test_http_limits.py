@@ -136,18 +136,17 @@ def test_head_that_does_not_begin(hasty):
 
 def test_head_that_drips(hasty):
     """Each byte in time, the whole not."""
-    with hasty.connect() as connection:
-        with pytest.raises(ConnectionError):
-            for number in range(10_000):
-                connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n"[number : number + 1] or b"X")
-                connection.socket.settimeout(0.02)
-                try:
-                    answer = connection.socket.recv(4096)
-                except TimeoutError:
-                    continue
-                assert answer.startswith(b"HTTP/1.1 408 ") or answer == b""
-                if answer == b"":
-                    raise ConnectionResetError
+    with hasty.connect() as connection, pytest.raises(ConnectionError):
+        for number in range(10_000):
+            connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n"[number : number + 1] or b"X")
+            connection.socket.settimeout(0.02)
+            try:
+                answer = connection.socket.recv(4096)
+            except TimeoutError:
+                continue
+            assert answer.startswith(b"HTTP/1.1 408 ") or answer == b""
+            if answer == b"":
+                raise ConnectionResetError
 
 
 def test_second_head_that_does_not_end(hasty):
