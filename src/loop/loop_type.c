@@ -1,8 +1,10 @@
 /* The Python face of the loop. */
 #include "loop/loop.h"
 
+#include <errno.h>
 #include <math.h>
 #include <structmember.h>
+#include <unistd.h>
 
 #include "common/error.h"
 #include "loop/sock.h"
@@ -472,7 +474,30 @@ static int add_methods(PyObject *module, bolide_state *st, PyMethodDef *methods)
     return 0;
 }
 
+/* The first libuv loop of a process sets up what all share, and aborts when it finds no descriptor for that. So one is
+ * made here, once it is known that there are some. */
+static int prepare_libuv(void) {
+    int spare[4];
+    uv_loop_t first;
+    if (pipe(spare) < 0) {
+        return -errno;
+    }
+    int status = pipe(spare + 2) < 0 ? -errno : 0;
+    for (int i = 0; i < (status == 0 ? 4 : 2); i++) {
+        close(spare[i]);
+    }
+    if (status == 0 && (status = uv_loop_init(&first)) == 0) {
+        uv_loop_close(&first);
+    }
+    return status;
+}
+
 int bolide_loop_init(PyObject *module, bolide_state *st) {
+    int status = prepare_libuv();
+    if (status < 0) {
+        bolide_error_set(status);
+        return -1;
+    }
     if (bolide_add_type(module, &loop_spec, NULL, &st->LoopType, true) < 0) {
         return -1;
     }
