@@ -385,6 +385,20 @@ fail:
     return NULL;
 }
 
+/* A socket that the user closes under the transport stays open as one with a file object would: libuv aborts the process
+ * when a descriptor of its own vanishes. The count needs no undoing: the transport detaches the socket at its end. */
+static void hold_open(PyObject *sock) {
+    PyObject *count = sock != NULL ? PyObject_GetAttrString(sock, "_io_refs") : NULL;
+    PyObject *one = count != NULL ? PyLong_FromLong(1) : NULL;
+    PyObject *more = one != NULL ? PyNumber_Add(count, one) : NULL;
+    if (more == NULL || PyObject_SetAttrString(sock, "_io_refs", more) < 0) {
+        PyErr_Clear(); /* not a socket.socket */
+    }
+    Py_XDECREF(more);
+    Py_XDECREF(one);
+    Py_XDECREF(count);
+}
+
 bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd, bool pipe, PyObject *protocol,
                                        PyObject *server, PyObject *extra) {
     bolide_transport *t = allocate(loop, protocol, server, extra);
@@ -410,6 +424,7 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
         goto fail;
     }
     t->sock = Py_XNewRef(sock);
+    hold_open(sock);
     t->fd = bolide_stream_fileno(&t->stream);
     t->peer_len = sizeof(t->peer);
     if (getpeername(t->fd, (struct sockaddr *)&t->peer, &t->peer_len) < 0 || t->peer_len > sizeof(t->peer)) {

@@ -21,9 +21,8 @@ import time
 import warnings
 
 # What would end or block the process by its contract, or act on what is not the test's.
-NEVER = {"run_forever", "run_until_complete", "_run", "subprocess_shell", "subprocess_exec", "connect_read_pipe"}
-NEVER |= {"connect_write_pipe", "add_signal_handler", "set_default_executor", "run_in_executor", "_run_once"}
-NEVER |= {"_close_self_pipe", "_make_self_pipe", "close_clients", "abort_clients", "_read_from_self"}
+NEVER = {"run_forever", "run_until_complete", "subprocess_shell", "subprocess_exec", "connect_read_pipe"}
+NEVER |= {"connect_write_pipe", "add_signal_handler", "set_default_executor", "run_in_executor"}
 
 
 class Strange:
@@ -258,13 +257,13 @@ class Monkey:
     def odd(self):
         """Some method of something, with any arguments."""
         target = self.target()
-        names = [name for name in dir(target) if not name.startswith("__") and name not in NEVER]
+        names = [name for name in dir(target) if not name.startswith("_") and name not in NEVER]
         name = self.random.choice(names)
         if name == "close" and target is self.loop and self.random.random() < 0.9:
             return
         value = getattr(target, name)
         if not callable(value):
-            if self.random.random() < 0.2 and not name.startswith("_"):
+            if self.random.random() < 0.2:
                 setattr(target, name, self.argument())
             return
         arguments = [self.argument() for _ in range(self.random.choice([0, 0, 1, 1, 1, 2, 2, 3, 4]))]
