@@ -385,8 +385,9 @@ fail:
     return NULL;
 }
 
-/* A socket that the user closes under the transport stays open as one with a file object would: libuv aborts the process
- * when a descriptor of its own vanishes. The count needs no undoing: the transport detaches the socket at its end. */
+/* A socket that the user closes under the transport stays open as one with a file object would: libuv aborts the
+ * process when a descriptor of its own vanishes. The count needs no undoing: the transport detaches the socket at its
+ * end. */
 static void hold_open(PyObject *sock) {
     PyObject *count = sock != NULL ? PyObject_GetAttrString(sock, "_io_refs") : NULL;
     PyObject *one = count != NULL ? PyLong_FromLong(1) : NULL;

@@ -117,7 +117,9 @@ class Protocol(asyncio.Protocol):
 class Buffered(Protocol, asyncio.BufferedProtocol):
     def get_buffer(self, sizehint):
         self.monkey.maybe()
-        return self.monkey.random.choice([bytearray(10), bytearray(70000), memoryview(bytearray(9)), bytearray(), b"x", 1])
+        return self.monkey.random.choice(
+            [bytearray(10), bytearray(70000), memoryview(bytearray(9)), bytearray(), b"x", 1]
+        )
 
     def buffer_updated(self, nbytes):
         self.monkey.maybe()
@@ -133,6 +135,7 @@ class Monkey:
         self.sockets = []
         self.depth = 0
         self.steps = 0
+        self.end = 0.0
 
     def keep(self, thing):
         self.kept.append(thing)
@@ -188,7 +191,7 @@ class Monkey:
                 lambda: self.loop,
                 lambda: self.random.choice(self.kept) if self.kept else None,
                 lambda: self.maybe,
-                lambda: (lambda *_: 1 / 0),
+                lambda: lambda *_: 1 / 0,
                 lambda: self.loop.create_future(),
                 lambda: gc.collect,
                 lambda: asyncio.sleep(0.0001),
@@ -205,6 +208,8 @@ class Monkey:
 
     def step(self):
         """One call of something."""
+        if time.monotonic() > self.end:
+            return  # one call leads to more than one other at times
         self.steps += 1
         self.depth += 1
         try:
@@ -298,14 +303,21 @@ class Monkey:
             if self.random.random() < 0.02:
                 return
 
+    def stop_the_loop(self):
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
     def run(self, seconds, file):
         self.file = file
-        end = time.monotonic() + seconds
+        self.end = end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.loop = loop = self.new_event_loop()
+            watchdog = threading.Timer(end - time.monotonic() + 1, self.stop_the_loop)  # a task may wait for ever
+            watchdog.start()
             with contextlib.suppress(Exception, asyncio.CancelledError):
                 loop.set_debug(self.random.random() < 0.3)
                 loop.run_until_complete(self.main(end))
+            watchdog.cancel()
             with contextlib.suppress(Exception):
                 if not loop.is_running():
                     loop.close()
@@ -321,6 +333,10 @@ class Monkey:
         print(self.steps, "steps")
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def main():
     module, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     faulthandler.enable()
@@ -330,9 +346,15 @@ def main():
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # asyncio's own code may be led to loop for ever; what C code cannot be interrupted is what faulthandler ends.
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds + 3, 1)
     with open(__file__) as file:
         monkey = Monkey(module, seed)
-        monkey.run(seconds, file)
+        try:
+            monkey.run(seconds, file)
+        except KeyboardInterrupt:
+            print(monkey.steps, "steps, interrupted")
     sys.stdout.flush()
     os._exit(0)
 

@@ -28,7 +28,9 @@ def test_debug_mode_is_off_at_first(loop):
     ("options", "environment"), [(("-X", "dev"), {}), ((), {"PYTHONASYNCIODEBUG": "1"})], ids=["-X dev", "environment"]
 )
 def test_debug_mode_from_outside(options, environment):
-    result = run_script("loop = new_event_loop(); print(loop.get_debug()); loop.close()", options=options, env=environment)
+    result = run_script(
+        "loop = new_event_loop(); print(loop.get_debug()); loop.close()", options=options, env=environment
+    )
     assert result.stdout == "True\n"
 
 
