@@ -33,7 +33,7 @@ $(foreach venv,$(VENV) $(SANITIZE_VENV) $(TOOLS_VENV),$(shell test -x $(venv)/bi
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # -- Environments ------------------------------------------------------------------------------------------------------
 
@@ -78,6 +78,15 @@ serve: build $(VENV)/.has-examples ## Serve the example application on HOST:PORT
 .PHONY: test
 test: build $(VENV)/.has-test ## Run the tests
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+.PHONY: test-libraries
+test-libraries: build $(VENV)/.has-libraries ## Run the tests of real libraries on the loop, against real servers
+	@$(VENV)/bin/python -m pytest -p no:asyncio tests/libraries $(ARGS)
+
+.PHONY: conformance
+conformance: build $(VENV)/.has-libraries ## Hold the loop against the test suites of CPython and uvloop, and print the tables
+	@status=0; $(VENV)/bin/python tests/conformance/cpython.py $(ARGS) || status=1; \
+	$(VENV)/bin/python tests/conformance/uvloop_suite.py $(ARGS) || status=1; exit $$status
 
 .PHONY: sanitize
 sanitize: $(SANITIZE_VENV)/.made ## Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer

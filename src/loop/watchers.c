@@ -49,6 +49,7 @@ void bolide_watchers_clear(bolide_loop *loop) {
         Py_XDECREF(by_fd[i].waiters[0]);
         Py_XDECREF(by_fd[i].waiters[1]);
         Py_XDECREF(by_fd[i].sock_ref);
+        Py_XDECREF(by_fd[i].source);
     }
     PyMem_RawFree(by_fd);
 }
@@ -68,6 +69,7 @@ int bolide_watchers_traverse(bolide_loop *loop, visitproc visit, void *arg) {
         Py_VISIT(watcher->waiters[0]);
         Py_VISIT(watcher->waiters[1]);
         Py_VISIT(watcher->sock_ref);
+        Py_VISIT(watcher->source);
     }
     return 0;
 }
@@ -191,9 +193,15 @@ int bolide_watchers_remove(bolide_loop *loop, int fd, int event) {
     /* A failure means that the descriptor was closed before: then there is nothing to take out. */
     (void)bolide_fdset_change(w->fd, fd, watcher->armed, wanted);
     watcher->armed = wanted;
+    PyObject *source = NULL;
+    if (watcher->reader == NULL && watcher->writer == NULL) {
+        source = watcher->source;
+        watcher->source = NULL;
+    }
     Py_CLEAR(watcher->sock_ref);
     bolide_handle_cancel(old);
     Py_DECREF(old);
+    Py_XDECREF(source);
     return 1;
 }
 
@@ -291,6 +299,7 @@ static void dispatch_one(bolide_loop *loop, bolide_fd_event event) {
         disarm(loop, event.fd);
     }
     bolide_handle *writer = watcher->writer;
+    Py_XINCREF(writer); /* what the reader lets go of may remove it */
     if (event.events & BOLIDE_READABLE) {
         make_ready(loop, event.fd, watcher->reader, BOLIDE_READABLE);
         resolve(loop, event.fd, BOLIDE_READABLE);
@@ -299,6 +308,7 @@ static void dispatch_one(bolide_loop *loop, bolide_fd_event event) {
         make_ready(loop, event.fd, writer, BOLIDE_WRITABLE);
         resolve(loop, event.fd, BOLIDE_WRITABLE);
     }
+    Py_XDECREF(writer);
 }
 
 void bolide_watchers_dispatch(bolide_loop *loop) {
@@ -372,6 +382,8 @@ static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs,
         Py_DECREF(handle);
         return NULL;
     }
+    PyObject **source = &loop->watchers.by_fd[fd].source;
+    Py_XSETREF(*source, PyLong_Check(args[0]) ? NULL : Py_NewRef(args[0]));
     if (is_public) {
         Py_DECREF(handle);
         Py_RETURN_NONE;
@@ -379,11 +391,26 @@ static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs,
     return (PyObject *)handle;
 }
 
+/* The descriptor of an object that may have been closed since it was added, and then has none any more: libraries close
+ * a socket first and remove its reader after that. -1 with an exception set. */
+static int fileno_since_added(bolide_loop *loop, PyObject *obj) {
+    int fd = fileno_of(obj);
+    if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        for (int i = 0; i < loop->watchers.cap; i++) {
+            if (loop->watchers.by_fd[i].source == obj) {
+                PyErr_Clear();
+                return i;
+            }
+        }
+    }
+    return fd;
+}
+
 static PyObject *remove_one(bolide_loop *loop, PyObject *arg, int event, bool is_public) {
     if (is_public && loop->closed) {
         Py_RETURN_FALSE;
     }
-    int fd = fileno_of(arg);
+    int fd = fileno_since_added(loop, arg);
     if (fd < 0) {
         return NULL;
     }

@@ -19,6 +19,7 @@ typedef struct {
     bolide_handle *reader, *writer; /* strong, or NULL */
     PyObject *waiters[2]; /* futures of one-time waits (sock_recv() and its kin): to read, to write; or NULL */
     PyObject *sock_ref;   /* weakref to the socket whose wait armed the descriptor, or NULL */
+    PyObject *source;     /* the object whose fileno() this was when it was added, or NULL: it was an int */
     PyObject *transport;  /* borrowed: the open transport that owns this descriptor, or NULL */
     int armed;            /* what the kernel watches: may be more than is waited for, see below */
 } bolide_watcher;

@@ -1,4 +1,4 @@
-"""Servers for the libraries: a real PostgreSQL and a real Redis, started on free ports; and how a test runs on the loop."""
+"""Servers for the libraries, a real PostgreSQL and a real Redis on free ports; and how a test runs on the loop."""
 
 import asyncio
 import os
@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 from support.loops import loop, reports
-
-
 
 __all__ = ["loop", "reports"]
 
@@ -105,5 +103,3 @@ def redis_port(unprivileged: tuple[Path, dict[str, Any]]) -> Iterator[int]:
     yield port
     process.terminate()
     process.wait(30)
-
-

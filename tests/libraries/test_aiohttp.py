@@ -87,9 +87,9 @@ def test_a_streamed_upload(run):
 
     async def main():
         runner = await serving(lambda runner: web.TCPSite(runner, "127.0.0.1", 0))
-        async with aiohttp.ClientSession("http://{}:{}".format(*runner.addresses[0][:2])) as session:
-            async with session.post("/echo", data=pieces()) as response:
-                assert len(await response.read()) == 5_000_000
+        base = "http://{}:{}".format(*runner.addresses[0][:2])
+        async with aiohttp.ClientSession(base) as session, session.post("/echo", data=pieces()) as response:
+            assert len(await response.read()) == 5_000_000
         await runner.cleanup()
 
     run(main())
@@ -99,9 +99,12 @@ def test_a_unix_socket(run, tmp_path):
     async def main():
         path = str(tmp_path / "s")
         runner = await serving(lambda runner: web.UnixSite(runner, path))
-        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session:
-            async with session.get("http://unix/text/socket") as response:
-                assert await response.text() == "hello socket"
+        connector = aiohttp.UnixConnector(path)
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get("http://unix/text/socket") as response,
+        ):
+            assert await response.text() == "hello socket"
         await runner.cleanup()
 
     run(main())

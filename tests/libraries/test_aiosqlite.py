@@ -16,7 +16,9 @@ def test_queries(run, tmp_path):
             await database.commit()
 
             async def weight(number):
-                async with database.execute("SELECT weight FROM parcels WHERE name = ?", (f"parcel {number}",)) as found:
+                async with database.execute(
+                    "SELECT weight FROM parcels WHERE name = ?", (f"parcel {number}",)
+                ) as found:
                     return (await found.fetchone())[0]
 
             assert await asyncio.gather(*map(weight, range(300))) == list(range(300))

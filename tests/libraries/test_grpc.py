@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 grpc = pytest.importorskip("grpc")
-import grpc.aio  # noqa: E402
+pytest.importorskip("grpc.aio")
 
 
 def handlers():

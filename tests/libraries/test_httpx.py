@@ -36,7 +36,7 @@ async def answer(reader, writer):
 def test_requests(run):
     async def main():
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        base = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with httpx.AsyncClient(base_url=base) as client:
             responses = await asyncio.gather(*(client.get(f"/{number}") for number in range(100)))
             assert [response.json()["request"] for response in responses] == [

@@ -28,7 +28,7 @@ def test_a_page(loop):
 
     async def main():
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        address = "http://127.0.0.1:{}/".format(server.sockets[0].getsockname()[1])
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         async with playwright.async_playwright() as started:
             options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
             browser = await started.chromium.launch(executable_path=chromium, args=options)

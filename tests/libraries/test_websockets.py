@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 pytest.importorskip("websockets")
-from websockets.asyncio.client import connect  # noqa: E402
-from websockets.asyncio.server import serve  # noqa: E402
-from websockets.exceptions import ConnectionClosed, ConnectionClosedOK  # noqa: E402
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
 
 def test_messages_both_ways(run):
@@ -40,7 +40,7 @@ def test_ends(run):
                 connection.transport.abort()
 
         async with serve(handler, "127.0.0.1", 0) as server:
-            address = "ws://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+            address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             async with connect(address) as connection:
                 await connection.send("close")
                 with pytest.raises(ConnectionClosed) as caught:
