@@ -2,10 +2,11 @@
 
 #include <string.h>
 
-#define RECORD_MAX    16384               /* plaintext of a record, RFC 8446, section 5.1 */
-#define CIPHER_MAX    (RECORD_MAX + 2048) /* and ciphertext, by the most generous version of the protocol */
-#define DIRECT_MIN    4096                /* shorter output is gathered into one record */
-#define ENCRYPT_ROUND (64 * 1024)         /* ciphertext that is made before the socket is asked to take it */
+#include "transport/tls_ssl.h"
+
+#define CIPHER_MAX    (BOLIDE_TLS_RECORD + 2048) /* and ciphertext, by the most generous version of the protocol */
+#define DIRECT_MIN    4096                       /* shorter output is gathered into one record */
+#define ENCRYPT_ROUND (64 * 1024)                /* ciphertext that is made before the socket is asked to take it */
 
 enum {
     TLS_SECURE = 1,      /* the handshake is complete */
@@ -20,180 +21,12 @@ enum {
     TLS_UNWRAPPED = 512, /* on_unwrapped was called */
 };
 
-/* A buffer that shows C memory to the methods of ssl, for the time of one call. */
-typedef struct {
-    PyObject_HEAD char *data; /* NULL between calls */
-    Py_ssize_t len;
-    int readonly;
-} window;
-
-/* What the TLS streams of a loop share, made with the first of them. */
-struct bolide_tls_shared {
-    window *window;
-    bool out_busy;        /* `out` is in use further up on the C stack, or by a thread that has given up the GIL */
-    char out[RECORD_MAX]; /* output of a record to be, gathered */
-    char in[BOLIDE_READ_BUF];
-};
-
 /* Where plaintext goes. */
 typedef struct {
     char *base; /* NULL: not known yet */
     size_t room, used;
     bool shared; /* it is shared->in */
 } sink;
-
-/* --- the window
- * ------------------------------------------------------------------------------------------------------------- */
-
-static int window_getbuffer(PyObject *self, Py_buffer *view, int flags) {
-    window *w = (window *)self;
-    if (w->data == NULL) {
-        PyErr_SetString(PyExc_BufferError, "the buffer is not valid any more");
-        view->obj = NULL;
-        return -1;
-    }
-    return PyBuffer_FillInfo(view, self, w->data, w->len, w->readonly, flags);
-}
-
-static void window_dealloc(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyType_Slot window_slots[] = {
-    {Py_bf_getbuffer, window_getbuffer},
-    {Py_tp_dealloc, window_dealloc},
-    {0, NULL},
-};
-
-static PyType_Spec window_spec = {
-    .name = "bolide._core._Window",
-    .basicsize = sizeof(window),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = window_slots,
-};
-
-static struct bolide_tls_shared *shared_of(bolide_loop *loop) {
-    if (loop->tls == NULL) {
-        struct bolide_tls_shared *shared = PyMem_RawMalloc(sizeof(*shared));
-        if (shared == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        shared->out_busy = false;
-        shared->window = PyObject_New(window, loop->st->WindowType);
-        if (shared->window == NULL) {
-            PyMem_RawFree(shared);
-            return NULL;
-        }
-        shared->window->data = NULL;
-        loop->tls = shared;
-    }
-    return loop->tls;
-}
-
-void bolide_tls_free_shared(bolide_loop *loop) {
-    if (loop->tls != NULL) {
-        Py_DECREF(loop->tls->window);
-        PyMem_RawFree(loop->tls);
-        loop->tls = NULL;
-    }
-}
-
-static PyObject *show(bolide_tls *tls, char *data, size_t len, bool readonly) {
-    window *w = tls->stream->loop->tls->window;
-    w->data = data;
-    w->len = (Py_ssize_t)len;
-    w->readonly = readonly;
-    return Py_NewRef(w);
-}
-
-static void hide(PyObject *shown) {
-    ((window *)shown)->data = NULL;
-    Py_DECREF(shown);
-}
-
-/* --- calling ssl
- * ------------------------------------------------------------------------------------------------------------ */
-
-/* After a failed call: did it only want more input? Then the exception is cleared. */
-static bool wants_input(bolide_tls *tls) {
-    if (PyErr_ExceptionMatches(tls->st->ssl_SSLWantReadError) || PyErr_ExceptionMatches(tls->st->ssl_SSLSyscallError)) {
-        PyErr_Clear();
-        return true;
-    }
-    return false;
-}
-
-static Py_ssize_t as_size(PyObject *number) {
-    Py_ssize_t size = number != NULL ? PyLong_AsSsize_t(number) : -1;
-    Py_XDECREF(number);
-    return size;
-}
-
-/* Move ciphertext from the socket into the BIO. 0, or -1 with an exception set. */
-static int feed(bolide_tls *tls, const char *data, size_t len) {
-    PyObject *shown = show(tls, (char *)data, len, true);
-    PyObject *args[2] = {tls->incoming, shown};
-    PyObject *result = PyObject_VectorcallMethod(tls->st->str_write, args, 2, NULL);
-    hide(shown);
-    Py_XDECREF(result);
-    return result != NULL ? 0 : -1;
-}
-
-/* Read through a class that overrides read(): it gets no pointer of ours. */
-static Py_ssize_t read_bytes(bolide_tls *tls, char *to, size_t room) {
-    PyObject *bytes =
-        PyObject_CallMethod(tls->object, "read", "n", (Py_ssize_t)(room < RECORD_MAX ? room : RECORD_MAX));
-    if (bytes == NULL) {
-        return -1;
-    }
-    Py_ssize_t len = -1;
-    if (!PyBytes_Check(bytes) || (size_t)PyBytes_GET_SIZE(bytes) > room) {
-        PyErr_SetString(PyExc_TypeError, "read() of the SSLObject must return bytes, no more than asked for");
-    } else {
-        len = PyBytes_GET_SIZE(bytes);
-        memcpy(to, PyBytes_AS_STRING(bytes), (size_t)len);
-    }
-    Py_DECREF(bytes);
-    return len;
-}
-
-/* Decrypt up to `room` bytes, of one record at most. 0: the peer has sent close_notify. -1 with an exception set. */
-static Py_ssize_t read_plain(bolide_tls *tls, char *to, size_t room) {
-    Py_ssize_t len;
-    if (tls->raw != NULL) {
-        PyObject *shown = show(tls, to, room, false);
-        PyObject *args[3] = {tls->raw, tls->st->zero, shown};
-        len = as_size(PyObject_VectorcallMethod(tls->st->str_read, args, 3, NULL));
-        hide(shown);
-    } else {
-        len = read_bytes(tls, to, room);
-    }
-    if (len < 0 && PyErr_ExceptionMatches(tls->st->ssl_SSLZeroReturnError)) {
-        PyErr_Clear();
-        return 0;
-    }
-    return len;
-}
-
-/* Encrypt `len` bytes into the BIO: the number taken, or -1 with an exception set. */
-static Py_ssize_t write_plain(bolide_tls *tls, const char *data, size_t len) {
-    if (tls->raw == NULL) {
-        return as_size(PyObject_CallMethod(tls->object, "write", "y#", data, (Py_ssize_t)len));
-    }
-    PyObject *shown = show(tls, (char *)data, len, true);
-    PyObject *args[2] = {tls->raw, shown};
-    PyObject *result = PyObject_VectorcallMethod(tls->st->str_write, args, 2, NULL);
-    hide(shown);
-    return as_size(result);
-}
-
-/* Bytes in the BIO; -1 with an exception set. */
-static Py_ssize_t bio_pending(bolide_tls *tls, PyObject *bio) {
-    return as_size(PyObject_GetAttr(bio, tls->st->str_pending));
-}
 
 /* Queue the ciphertext that was made for the socket: its length, or -1 with an exception set. */
 static Py_ssize_t drain(bolide_tls *tls) {
@@ -215,8 +48,7 @@ static Py_ssize_t drain(bolide_tls *tls) {
     return len;
 }
 
-/* --- failing
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- failing ---------------------------------------------------------------------------------- */
 
 static void cancel_timer(bolide_tls *tls) {
     PyObject *timer = tls->timer;
@@ -314,14 +146,13 @@ static void on_timeout(bolide_tls *tls) {
     Py_DECREF(message);
 }
 
-/* --- the handshake
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- the handshake ---------------------------------------------------------------------------- */
 
 static void become_secure(bolide_tls *tls) {
     bolide_stream *s = tls->stream;
     tls->flags |= TLS_SECURE;
     cancel_timer(tls);
-    Py_ssize_t left = bio_pending(tls, tls->incoming);
+    Py_ssize_t left = bolide_ssl_pending(tls, tls->incoming);
     if (left < 0) {
         fail(tls);
         return;
@@ -348,7 +179,7 @@ static void handshake(bolide_tls *tls) {
         Py_XDECREF(result);
         return;
     }
-    bool again = result == NULL && wants_input(tls);
+    bool again = result == NULL && bolide_ssl_wants_input(tls);
     if (result == NULL && !again) {
         fail(tls);
         return;
@@ -365,8 +196,7 @@ static void handshake(bolide_tls *tls) {
     }
 }
 
-/* --- shutdown
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- shutdown --------------------------------------------------------------------------------- */
 
 static bool peer_is_done(const bolide_tls *tls) {
     return (tls->flags & (TLS_PEER_CLOSED | TLS_EOF)) != 0;
@@ -415,7 +245,7 @@ static int notify(bolide_tls *tls) {
     if (result != NULL) {
         tls->flags |= TLS_PEER_CLOSED;
         Py_DECREF(result);
-    } else if (!wants_input(tls) && !is_late_data()) {
+    } else if (!bolide_ssl_wants_input(tls) && !is_late_data()) {
         return -1;
     }
     return 0;
@@ -423,14 +253,14 @@ static int notify(bolide_tls *tls) {
 
 static void drop_input(bolide_tls *tls) {
     while (tls->records > 0 && tls->stream != NULL && !(tls->flags & (TLS_PEER_CLOSED | TLS_FAILED))) {
-        Py_ssize_t len = read_plain(tls, tls->stream->loop->tls->in, BOLIDE_READ_BUF);
+        Py_ssize_t len = bolide_ssl_read(tls, tls->stream->loop->tls->in, BOLIDE_READ_BUF);
         if (len > 0) {
             continue; /* the last one ends with SSLWantReadError */
         }
         tls->records = 0;
         if (len == 0) {
             tls->flags |= TLS_PEER_CLOSED;
-        } else if (!wants_input(tls)) {
+        } else if (!bolide_ssl_wants_input(tls)) {
             fail(tls);
             return;
         }
@@ -459,8 +289,7 @@ bool bolide_tls_has_notified(const bolide_tls *tls) {
     return (tls->flags & TLS_NOTIFIED) != 0;
 }
 
-/* --- input
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- input ------------------------------------------------------------------------------------ */
 
 /* The bytes at `data` up to the end of the record that is coming in, which is counted when it is complete. */
 static size_t next_record(bolide_tls *tls, const char *data, size_t len) {
@@ -479,7 +308,7 @@ static size_t next_record(bolide_tls *tls, const char *data, size_t len) {
     }
     if (tls->flags & TLS_UNFRAMED) {
         tls->records = 1;
-        return len < RECORD_MAX ? len : RECORD_MAX;
+        return len < BOLIDE_TLS_RECORD ? len : BOLIDE_TLS_RECORD;
     }
     size_t part = len - used < tls->body_left ? len - used : tls->body_left;
     tls->body_left -= (uint32_t)part;
@@ -548,17 +377,17 @@ static void decrypt(bolide_tls *tls, sink *to) {
             return;
         }
         size_t room = to->room - to->used;
-        Py_ssize_t len = read_plain(tls, to->base + to->used, room);
+        Py_ssize_t len = bolide_ssl_read(tls, to->base + to->used, room);
         count_record(tls, len, room);
         if (len > 0) {
             to->used += (size_t)len;
-            if (to->room - to->used < (to->shared ? RECORD_MAX : 1)) {
+            if (to->room - to->used < (to->shared ? BOLIDE_TLS_RECORD : 1)) {
                 deliver(tls, to);
             }
         } else if (len == 0) {
             deliver(tls, to);
             on_close_notify(tls);
-        } else if (!wants_input(tls)) {
+        } else if (!bolide_ssl_wants_input(tls)) {
             PyObject *type, *value, *traceback;
             PyErr_Fetch(&type, &value, &traceback);
             deliver(tls, to);
@@ -589,7 +418,7 @@ static void after_input(bolide_tls *tls) {
     if (s == NULL || (tls->flags & TLS_FAILED)) {
         return;
     }
-    Py_ssize_t waiting = bio_pending(tls, tls->outgoing);
+    Py_ssize_t waiting = bolide_ssl_pending(tls, tls->outgoing);
     if (waiting < 0 || (waiting > 0 && drain(tls) < 0)) {
         fail(tls);
     } else if (s->pending > 0) {
@@ -603,7 +432,7 @@ void bolide_tls_input(bolide_stream *s, const char *data, size_t len) {
     tls->flags |= TLS_BUSY;
     while (len > 0 && tls->stream != NULL && !(tls->flags & TLS_FAILED)) {
         size_t part = next_record(tls, data, len);
-        if (feed(tls, data, part) < 0) {
+        if (bolide_ssl_feed(tls, data, part) < 0) {
             fail(tls);
             break;
         }
@@ -667,18 +496,17 @@ void bolide_tls_resume(bolide_stream *s) {
     }
 }
 
-/* --- output
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- output ----------------------------------------------------------------------------------- */
 
 /* Copy up to a record of the output in front, without taking it. */
 static size_t gather(const bolide_tls *tls, char *to) {
     size_t used = 0;
     for (const bolide_outblock *block = tls->plain.first; block != NULL; block = block->next) {
         for (unsigned i = block->first; i < block->count; i++) {
-            size_t len = block->bufs[i].len < RECORD_MAX - used ? block->bufs[i].len : RECORD_MAX - used;
+            size_t len = block->bufs[i].len < BOLIDE_TLS_RECORD - used ? block->bufs[i].len : BOLIDE_TLS_RECORD - used;
             memcpy(to + used, block->bufs[i].base, len);
             used += len;
-            if (used == RECORD_MAX) {
+            if (used == BOLIDE_TLS_RECORD) {
                 return used;
             }
         }
@@ -710,17 +538,17 @@ static Py_ssize_t encrypt_record(bolide_tls *tls) {
     if (owner != NULL && block->bufs[block->first].len >= DIRECT_MIN) {
         uv_buf_t *buf = &block->bufs[block->first];
         Py_INCREF(owner); /* what ssl calls back may close the stream and drop its output */
-        taken = write_plain(tls, buf->base, buf->len < RECORD_MAX ? buf->len : RECORD_MAX);
+        taken = bolide_ssl_write(tls, buf->base, buf->len < BOLIDE_TLS_RECORD ? buf->len : BOLIDE_TLS_RECORD);
         Py_DECREF(owner);
     } else if (shared->out_busy) {
         return 0;
     } else {
         size_t len = gather(tls, shared->out);
         shared->out_busy = true;
-        taken = write_plain(tls, shared->out, len);
+        taken = bolide_ssl_write(tls, shared->out, len);
         shared->out_busy = false;
     }
-    if (taken < 0 && wants_input(tls)) {
+    if (taken < 0 && bolide_ssl_wants_input(tls)) {
         return 0;
     }
     if (taken > 0 && tls->stream != NULL) {
@@ -780,101 +608,7 @@ void bolide_tls_hold(bolide_tls *tls, bool hold) {
     }
 }
 
-/* --- starting
- * --------------------------------------------------------------------------------------------------------------- */
-
-static PyObject *import_ssl(const char *name) {
-    PyObject *module = PyImport_ImportModule("ssl");
-    PyObject *value = module != NULL ? PyObject_GetAttrString(module, name) : NULL;
-    Py_XDECREF(module);
-    return value;
-}
-
-/* What is needed of the ssl module, which a program without TLS does not import. */
-static int load_ssl(bolide_state *st) {
-    if (st->ssl_SSLWantReadError != NULL) {
-        return 0;
-    }
-    if (st->ssl_MemoryBIO == NULL) {
-        st->ssl_MemoryBIO = import_ssl("MemoryBIO");
-    }
-    if (st->ssl_SSLContext == NULL) {
-        st->ssl_SSLContext = import_ssl("SSLContext");
-    }
-    if (st->ssl_SSLObject == NULL) {
-        st->ssl_SSLObject = import_ssl("SSLObject");
-    }
-    if (st->ssl_SSLSyscallError == NULL) {
-        st->ssl_SSLSyscallError = import_ssl("SSLSyscallError");
-    }
-    if (st->ssl_SSLZeroReturnError == NULL) {
-        st->ssl_SSLZeroReturnError = import_ssl("SSLZeroReturnError");
-    }
-    if (st->ssl_MemoryBIO == NULL || st->ssl_SSLContext == NULL || st->ssl_SSLObject == NULL ||
-        st->ssl_SSLSyscallError == NULL || st->ssl_SSLZeroReturnError == NULL) {
-        return -1;
-    }
-    st->ssl_SSLWantReadError = import_ssl("SSLWantReadError");
-    return st->ssl_SSLWantReadError == NULL ? -1 : 0;
-}
-
-int bolide_tls_check_context(bolide_state *st, PyObject *context) {
-    if (load_ssl(st) < 0) {
-        return -1;
-    }
-    int good = PyObject_IsInstance(context, st->ssl_SSLContext);
-    if (good == 0) {
-        PyErr_Format(PyExc_TypeError, "ssl_context must be an ssl.SSLContext, not %.100s", Py_TYPE(context)->tp_name);
-    }
-    return good > 0 ? 0 : -1;
-}
-
-/* Is the attribute of the object's class that of ssl.SSLObject? */
-static int is_original(bolide_tls *tls, PyObject *name) {
-    PyObject *mine = PyObject_GetAttr((PyObject *)Py_TYPE(tls->object), name);
-    PyObject *original = PyObject_GetAttr(tls->st->ssl_SSLObject, name);
-    int same = mine != NULL && original != NULL ? mine == original : -1;
-    Py_XDECREF(mine);
-    Py_XDECREF(original);
-    return same;
-}
-
-static int find_raw(bolide_tls *tls) {
-    int reads = is_original(tls, tls->st->str_read);
-    int writes = is_original(tls, tls->st->str_write);
-    if (reads < 0 || writes < 0) {
-        return -1;
-    }
-    if (reads && writes) {
-        tls->raw = PyObject_GetAttrString(tls->object, "_sslobj");
-        PyErr_Clear();
-    }
-    return 0;
-}
-
-/* context.wrap_bio(incoming, outgoing, server_side=, server_hostname=) */
-static int wrap(bolide_tls *tls, const bolide_tls_options *options) {
-    bolide_state *st = tls->st;
-    tls->incoming = PyObject_CallNoArgs(st->ssl_MemoryBIO);
-    tls->outgoing = PyObject_CallNoArgs(st->ssl_MemoryBIO);
-    PyObject *method = PyObject_GetAttrString(tls->context, "wrap_bio");
-    bool named = options->server_hostname != NULL && PyUnicode_Check(options->server_hostname) &&
-                 PyUnicode_GET_LENGTH(options->server_hostname) > 0;
-    PyObject *hostname = named && !options->server_side ? options->server_hostname : Py_None;
-    PyObject *args = NULL, *kwargs = NULL;
-    if (tls->incoming != NULL && tls->outgoing != NULL && method != NULL) {
-        args = PyTuple_Pack(2, tls->incoming, tls->outgoing);
-        kwargs = Py_BuildValue("{s:O,s:O}", "server_side", options->server_side ? Py_True : Py_False, "server_hostname",
-                               hostname);
-    }
-    if (args != NULL && kwargs != NULL) {
-        tls->object = PyObject_Call(method, args, kwargs);
-    }
-    Py_XDECREF(args);
-    Py_XDECREF(kwargs);
-    Py_XDECREF(method);
-    return tls->object != NULL ? find_raw(tls) : -1;
-}
+/* --- starting --------------------------------------------------------------------------------- */
 
 static bolide_tls *tls_new(bolide_state *st, const bolide_tls_options *options) {
     bolide_tls *tls = PyObject_GC_New(bolide_tls, st->TLSType);
@@ -888,7 +622,7 @@ static bolide_tls *tls_new(bolide_state *st, const bolide_tls_options *options) 
     tls->shutdown_timeout = Py_XNewRef(options->shutdown_timeout);
     tls->server_side = options->server_side;
     PyObject_GC_Track((PyObject *)tls);
-    if (wrap(tls, options) < 0) {
+    if (bolide_ssl_wrap(tls, options) < 0) {
         Py_DECREF(tls);
         return NULL;
     }
@@ -900,7 +634,8 @@ int bolide_stream_start_tls(bolide_stream *s, const bolide_tls_options *options)
         PyErr_SetString(PyExc_RuntimeError, "the stream is closed, or has TLS already");
         return -1;
     }
-    bolide_tls *tls = load_ssl(s->loop->st) == 0 && shared_of(s->loop) != NULL ? tls_new(s->loop->st, options) : NULL;
+    bolide_tls *tls =
+        bolide_ssl_load(s->loop->st) == 0 && bolide_ssl_shared(s->loop) != NULL ? tls_new(s->loop->st, options) : NULL;
     if (tls == NULL) {
         return -1;
     }
@@ -938,8 +673,7 @@ bool bolide_tls_is_secure(const bolide_tls *tls) {
     return (tls->flags & TLS_SECURE) != 0;
 }
 
-/* --- the type
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- the type --------------------------------------------------------------------------------- */
 
 /* By the loop: filter(True) when time is up, filter() to deliver what was kept. */
 static PyObject *tls_call(PyObject *self, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
@@ -1027,7 +761,7 @@ static PyType_Spec tls_spec = {
 };
 
 int bolide_tls_init(PyObject *module, bolide_state *st) {
-    if (bolide_add_type(module, &window_spec, NULL, &st->WindowType, false) < 0) {
+    if (bolide_ssl_init(module, st) < 0) {
         return -1;
     }
     return bolide_add_type(module, &tls_spec, NULL, &st->TLSType, false);

@@ -362,6 +362,7 @@ async def test_a_stream_without_close_notify_ends_too():
             secure = blocking_client(address)
             secure.sendall(b"cut")
             with socket.socket(fileno=secure.detach()) as plain:
+                plain.settimeout(20)
                 plain.shutdown(socket.SHUT_WR)
                 while plain.recv(10_000):
                     pass
