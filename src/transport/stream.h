@@ -22,7 +22,7 @@ typedef struct bolide_stream bolide_stream;
 
 typedef struct {
     /* Say where to read to; buf->len 0 gives this read up (nothing is lost). *buf is the loop's shared buffer if left
-     * as it is. May be NULL. */
+     * as it is; with TLS its length tells how much will come at most. May be NULL. */
     void (*on_alloc)(bolide_stream *s, uv_buf_t *buf);
     /* `len` > 0 bytes stand at `data`, valid during the call. */
     void (*on_read)(bolide_stream *s, char *data, size_t len);

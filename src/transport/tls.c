@@ -25,7 +25,8 @@ enum {
 typedef struct {
     char *base; /* NULL: not known yet */
     size_t room, used;
-    bool shared; /* it is shared->in */
+    size_t expected; /* no more than this will come; 0: not known */
+    bool shared;     /* it is shared->in */
 } sink;
 
 /* Queue the ciphertext that was made for the socket: its length, or -1 with an exception set. */
@@ -336,14 +337,15 @@ static void deliver(bolide_tls *tls, sink *to) {
 static bool open_sink(bolide_tls *tls, sink *to) {
     bolide_stream *s = tls->stream;
     char *shared = s->loop->tls->in;
-    uv_buf_t buf = uv_buf_init(shared, BOLIDE_READ_BUF);
+    bool known = to->expected > 0 && to->expected < BOLIDE_READ_BUF;
+    uv_buf_t buf = uv_buf_init(shared, known ? (unsigned)to->expected : BOLIDE_READ_BUF);
     if (s->ops->on_alloc != NULL) {
         s->ops->on_alloc(s, &buf);
     }
     to->base = buf.base;
-    to->room = buf.len;
     to->used = 0;
     to->shared = buf.base == shared;
+    to->room = to->shared ? BOLIDE_READ_BUF : buf.len;
     return to->room > 0 && owner_reads(tls);
 }
 
@@ -428,7 +430,7 @@ static void after_input(bolide_tls *tls) {
 
 void bolide_tls_input(bolide_stream *s, const char *data, size_t len) {
     bolide_tls *tls = (bolide_tls *)Py_NewRef(s->tls);
-    sink to = {0};
+    sink to = {.expected = len + (tls->header_len > 0 ? BOLIDE_TLS_RECORD : 0)};
     tls->flags |= TLS_BUSY;
     while (len > 0 && tls->stream != NULL && !(tls->flags & TLS_FAILED)) {
         size_t part = next_record(tls, data, len);

@@ -7,6 +7,9 @@
 #include "common/error.h"
 #include "transport/protocol.h"
 
+/* With TLS: less than this is copied once more, which costs less than a bytes object that turns out too long. */
+#define DIRECT_MIN 8192
+
 static inline bolide_transport *of_resource(bolide_resource *res) {
     return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
 }
@@ -169,6 +172,7 @@ static void on_close(bolide_stream *s) {
         bolide_transport_resolve(t, &t->flushed, t->exception);
         detach_server(t);
     }
+    Py_CLEAR(t->piece);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);
     Py_DECREF(t);
@@ -186,6 +190,9 @@ void bolide_transport_release_buffer(bolide_transport *t) {
 static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
     bolide_transport *t = bolide_transport_of_stream(s);
     if (!(t->flags & BOLIDE_TRANSPORT_BUFFERED)) {
+        if (s->tls != NULL && buf->len >= DIRECT_MIN) {
+            bolide_transport_tls_alloc(t, buf);
+        }
         return;
     }
     *buf = uv_buf_init(NULL, 0);
@@ -223,7 +230,8 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
                                    message != NULL ? message : "Fatal error: protocol.buffer_updated() call failed.");
         }
     } else {
-        PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+        PyObject *bytes = t->piece != NULL ? bolide_transport_tls_piece(t, data, len)
+                                           : PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
         result = bytes != NULL ? bolide_transport_call(t, t->loop->st->str_data_received, bytes) : NULL;
         Py_XDECREF(bytes);
         if (result == NULL) {

@@ -32,6 +32,7 @@ typedef struct {
     PyObject *waiter;    /* future to resolve after connection_made(), or NULL */
     PyObject *buffer;    /* BufferedProtocol: the buffer of the read in progress */
     Py_buffer view;      /* of `buffer` */
+    PyObject *piece;     /* TLS: the bytes object that is being decrypted into, or NULL; no one else has it */
     PyObject *weakrefs;
     struct sockaddr_in6 peer; /* TCP: its address when the connection was made */
     socklen_t peer_len;       /* 0: not known */
@@ -115,6 +116,14 @@ int bolide_check_context(PyObject *context);
 /* Before bolide_transport_start(): the protocol gets its connection_made() after the handshake. 0, or -1 with an
  * exception set. */
 int bolide_transport_secure(bolide_transport *t, const bolide_tls_options *options);
+
+/* Have up to buf->len bytes decrypted right into what data_received() is to get; without memory leaves `buf` as it is.
+ */
+void bolide_transport_tls_alloc(bolide_transport *t, uv_buf_t *buf);
+
+/* The `len` bytes at `data` as a bytes object: what bolide_transport_tls_alloc() made, if they stand there. New
+ * reference, or NULL with an exception set. */
+PyObject *bolide_transport_tls_piece(bolide_transport *t, const char *data, size_t len);
 
 /* protocol.eof_received(), once. */
 void bolide_transport_tls_eof(bolide_transport *t);

@@ -413,6 +413,7 @@ static void transport_dealloc(PyObject *self) {
         PyObject_ClearWeakRefs(self);
     }
     bolide_transport_release_buffer(t);
+    Py_CLEAR(t->piece);
     bolide_transport_detach_socket(t);
     transport_clear(self);
     Py_CLEAR(t->loop);
