@@ -97,8 +97,8 @@ autobahn: build $(VENV)/.has-test ## Run the Autobahn test suite for WebSocket (
 	@$(VENV)/bin/python tests/conformance/autobahn.py $(ARGS)
 
 .PHONY: fuzz
-fuzz: ## Fuzz the WebSocket frames and their compression for a minute (needs clang)
-	@sh build_support/fuzz.sh $(ARGS)
+fuzz: $(VENV)/.made ## Fuzz the server, and WebSocket frames alone, for a minute (needs clang)
+	@sh build_support/fuzz.sh $(VENV)/bin/python $(ARGS)
 
 .PHONY: test-sid
 test-sid: ## Run the tests on CPython 3.14 and 3.15 in a Debian sid root (needs root and debootstrap)

@@ -1,0 +1,248 @@
+"""The Python half of the fuzz target server.c: a client and an application that do anything, on one loop.
+
+The first four bytes of an input seed what the client and the application do: how the rest is cut into pieces, what is
+read, when the client leaves and how, and how each request is answered. What must hold whatever they do is asserted.
+"""
+
+import asyncio
+import contextlib
+import gc
+import importlib.machinery
+import logging
+import os
+import random
+import re
+import socket
+import sys
+import tempfile
+
+import _fuzz
+
+
+class CoreImporter:
+    """Finds bolide._core in this process."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "bolide._core":
+            return importlib.machinery.ModuleSpec(name, CoreImporter, origin="the fuzz target")
+        return None
+
+    @staticmethod
+    def create_module(spec):
+        return _fuzz.load_core(spec)
+
+    @staticmethod
+    def exec_module(module):
+        _fuzz.exec_core(module)
+
+
+sys.meta_path.insert(0, CoreImporter)
+import bolide  # noqa: E402
+from bolide import _core  # noqa: E402
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+FIELD = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+HEAD_LIMIT, BODY_LIMIT = 2000, 3000
+TURNS = 400
+
+
+class Plan:
+    """What happens in one run; `seen` is what reached the application, in full."""
+
+    def __init__(self, seed: int, tame: bool) -> None:
+        self.random = random.Random(seed)
+        self.tame = tame
+        self.seen: list[tuple] = []
+
+    def chance(self, one_in: int) -> bool:
+        return not self.tame and self.random.randrange(one_in) == 0
+
+
+plan = Plan(0, True)
+
+
+def check_scope(scope) -> None:
+    """What no request may have that reaches an application."""
+    names = [name for name, _ in scope["headers"]]
+    for name, value in scope["headers"]:
+        assert TOKEN.fullmatch(name), name
+        assert FIELD.fullmatch(value) and value == value.strip(b" \t"), value
+    assert names.count(b"host") == 1 or (scope["http_version"] == "1.0" and b"host" not in names), names
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1, names
+    assert len(names) <= 20
+    assert all(0x21 <= byte < 0x7F for byte in scope["raw_path"] + scope["query_string"]), scope
+    assert scope["raw_path"].startswith(b"/") or scope["raw_path"] == b"*", scope
+
+
+async def app(scope, receive, send):
+    """Any application: one that reads or not, answers in one piece or many, wrongly, late or never."""
+    check_scope(scope)
+    mine = plan
+    if scope["type"] == "websocket":
+        return await websocket(mine, receive, send)
+    if mine.chance(20):
+        raise RuntimeError("before")
+    body, complete = b"", False
+    if not mine.chance(4):
+        while not mine.chance(10):
+            if mine.chance(10):
+                await asyncio.sleep(0)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                break
+            body += message["body"]
+            assert len(body) <= BODY_LIMIT
+            if not message["more_body"]:
+                complete = True
+                break
+    if complete:
+        mine.seen.append((scope["method"], scope["raw_path"], scope["query_string"], tuple(scope["headers"]), body))
+    if mine.chance(20):
+        return None
+    headers = []
+    size = mine.random.choice([0, 1, 100, 5000, 200_000])
+    if not mine.chance(2):
+        headers.append((b"content-length", b"%d" % (size + mine.chance(10))))
+    if mine.chance(10):
+        headers.append((b"connection", b"close"))
+    if mine.chance(30):
+        headers.append(mine.random.choice([(b"x", b"a\nb"), (b"", b""), ("a", b"b"), (b"content-length", b"x"), 1]))
+    status = mine.random.choice([200, 204, 304, 404, 500] if not mine.tame else [200])
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    while mine.chance(3):
+        piece = b"p" * mine.random.choice([0, 1, 100, 70_000])
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if mine.chance(3):
+            await asyncio.sleep(0)
+    if mine.chance(10):
+        await receive()
+    if mine.chance(20):
+        raise ValueError("after")
+    await send({"type": "http.response.body", "body": b"b" * size if status != 204 else b""})
+    if mine.chance(10):
+        await receive()
+    if mine.chance(20):
+        await send({"type": "http.response.body"})
+
+
+async def websocket(mine, receive, send):
+    """Any application of a WebSocket."""
+    await receive()
+    if mine.chance(5):
+        return await send({"type": "websocket.close"})
+    await send({"type": "websocket.accept"})
+    while not mine.chance(10):
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await send({"type": "websocket.send", "bytes": message.get("bytes") or b"", "text": message.get("text")})
+
+
+def on_loop_exception(loop, context) -> None:
+    """Nothing that the server does may come to the loop's exception handler."""
+    message = context.get("message", "")
+    if "never retrieved" in message or "was destroyed" in message:
+        return
+    sys.stderr.write(f"the loop's exception handler was called: {context!r}\n")
+    os.abort()
+
+
+logging.getLogger("fuzz").addHandler(logging.NullHandler())
+logging.getLogger("fuzz").propagate = False
+loop = bolide.new_event_loop()
+asyncio.set_event_loop(loop)
+loop.set_exception_handler(on_loop_exception)
+server = _core.Server(
+    loop,
+    app,
+    logger=logging.getLogger("fuzz"),
+    limit_request_head=HEAD_LIMIT,
+    limit_request_headers=20,
+    limit_max_body=BODY_LIMIT,
+    timeout_keep_alive=60,
+)
+folder = tempfile.mkdtemp(prefix="bolide-fuzz-")
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(folder + "/s")
+server.listen(listener)
+runs = 0
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def converse(data: bytes, pieces: int) -> bytes:
+    """Be the client of one connection; returns what came back as far as it was read."""
+    chance = plan.chance
+    back = b""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        sock.connect(folder + "/s")
+        cuts = sorted(plan.random.randrange(len(data) + 1) for _ in range(pieces - 1)) if data else []
+        for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+            with contextlib.suppress(OSError):
+                sock.send(data[start:end])
+            await turns(2)
+            if not chance(3):
+                with contextlib.suppress(OSError):
+                    back += sock.recv(1 << 20)
+            if chance(20):
+                return back
+            if chance(50):
+                # A task that is cancelled from outside, as at a shutdown.
+                tasks = asyncio.all_tasks() - {asyncio.current_task()}
+                if tasks:
+                    plan.random.choice(sorted(tasks, key=id)).cancel()
+        if not chance(4):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+        await turns(4)
+        if not chance(4):
+            for _ in range(TURNS):
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    piece = sock.recv(1 << 20)
+                    if not piece:
+                        break
+                    back += piece
+                await turns(1)
+    return back
+
+
+async def visit(data: bytes, pieces: int) -> bytes:
+    """converse(), and wait until nothing of it is left in the server."""
+    back = await converse(data, pieces)
+    for turn in range(TURNS):
+        if not server.connections and not server.requests_running:
+            return back
+        if turn > TURNS // 2:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+        await turns(1)
+    sys.stderr.write(f"{server.connections} connections and {server.requests_running} requests are left\n")
+    os.abort()
+
+
+def run_one(data: bytes) -> None:
+    """One input."""
+    global plan, runs
+    runs += 1
+    seed = int.from_bytes(data[:4].ljust(4, b"\0"), "little")
+    raw = data[4:]
+    if seed % 4:
+        plan = Plan(seed, tame=False)
+        loop.run_until_complete(visit(raw, 1 + plan.random.randrange(8)))
+    else:
+        # One reading of one stream, however it is cut.
+        accounts = []
+        for pieces in (1, 2 + seed % 5, len(raw) if seed % 8 else 3):
+            plan = Plan(seed, tame=True)
+            back = loop.run_until_complete(visit(raw, max(1, min(pieces, 300))))
+            assert not back or back.startswith(b"HTTP/1.1 "), back[:100]
+            accounts.append(plan.seen)
+        if accounts[1:] != accounts[:-1]:
+            raise AssertionError(f"read in different ways: {accounts!r}")
+    if runs % 2000 == 0:
+        gc.collect()
