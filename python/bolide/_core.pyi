@@ -118,10 +118,11 @@ class ClientDisconnected(ConnectionError):
     """
 
 class Server:
-    """An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one running loop; it speaks to the sockets given to listen().
+    """An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one running loop.
 
-    Everything but the constructor must be called in the thread of the loop. The constructor has glibc's malloc keep up to
-    16 MiB of freed memory at hand, unless the environment says otherwise (mallopt(3)).
+    It speaks to the sockets given to listen(). Everything but the constructor must be called in the thread of the loop.
+    The constructor has glibc's malloc keep up to 16 MiB of freed memory at hand, unless the environment says otherwise
+    (mallopt(3)).
 
     Args:
         loop: the bolide.Loop that serves.

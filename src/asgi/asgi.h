@@ -40,7 +40,7 @@
     X(state, "state")                                                                                                  \
     X(status, "status")                                                                                                \
     X(tls, "tls")                                                                                                      \
-    X(wss, "wss")                                                                                                \
+    X(wss, "wss")                                                                                                      \
     X(bytes, "bytes")                                                                                                  \
     X(code, "code")                                                                                                    \
     X(extensions, "extensions")                                                                                        \

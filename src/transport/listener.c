@@ -118,8 +118,8 @@ bool bolide_is_unix_socket(int fd) {
     return getsockname(fd, (struct sockaddr *)&address, &len) == 0 && address.ss_family == AF_UNIX;
 }
 
-static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backlog, PyObject *server,
-                 PyObject *context, const bolide_tls_options *tls) {
+static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backlog, PyObject *server, PyObject *context,
+                 const bolide_tls_options *tls) {
     int fd = bolide_fileno(sock);
     if (fd < 0) {
         return -1;
