@@ -11,6 +11,8 @@
 #define SMALL_ROOM 1024
 /* Scratch space that is kept from one compressed message to the next. */
 #define SCRATCH_KEPT (256 * 1024)
+/* Longer messages are not compressed once for many peers: the server keeps the last one. */
+#define SHARED_MAX (256 * 1024)
 /* Shorter messages are sent as they are. */
 #define COMPRESS_MIN 32
 /* A header, or a whole control frame. */
@@ -61,6 +63,8 @@ void bolide_ws_config_clear(bolide_ws_config *config) {
     PyMem_Free(config->scratch);
     config->scratch = NULL;
     config->scratch_cap = 0;
+    Py_CLEAR(config->last);
+    Py_CLEAR(config->shared);
 }
 
 /* --- the end --- */
@@ -176,40 +180,81 @@ static bool scratch_wrote(void *arg, size_t len) {
     return true;
 }
 
-/* Send a compressed message. 0, or -1 with MemoryError set: the connection can't be used any more. */
-static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t len) {
-    websocket *ws = ws_of(c);
-    bolide_ws_config *config = ws->config;
+/* Compress into the scratch space. It ends with the marker of a flush, which is not sent (RFC 7692, section 7.2.1).
+ * Returns the length without it, or 0 with MemoryError set. */
+static size_t compress(bolide_ws_config *config, bolide_deflate *deflate, const char *data, size_t len) {
     const bolide_deflate_sink sink = {scratch_room, scratch_wrote, config};
     config->scratch_len = 0;
-    int result = -1;
-    if (bolide_deflate_message(ws->deflate, data, len, &sink) == BOLIDE_DEFLATE_OK) {
-        /* It ends with the marker of a flush, which is not sent (RFC 7692, section 7.2.1). */
-        result = put_frame(c, opcode, true, config->scratch, config->scratch_len - 4, NULL);
-    } else {
+    if (deflate == NULL || bolide_deflate_message(deflate, data, len, &sink) != BOLIDE_DEFLATE_OK) {
         PyErr_NoMemory();
+        return 0;
     }
+    return config->scratch_len - 4;
+}
+
+static void trim_scratch(bolide_ws_config *config) {
     if (config->scratch_cap > SCRATCH_KEPT) {
-        bolide_ws_config_clear(config);
+        PyMem_Free(config->scratch);
+        config->scratch = NULL;
+        config->scratch_cap = 0;
     }
+}
+
+/* The same message goes to one peer after the other: compress it once, without the history of any of them. Sets
+ * config->shared if `message` was the last one, for another peer. */
+static void share(bolide_conn *c, PyObject *message, const char *data, size_t len) {
+    websocket *ws = ws_of(c);
+    bolide_ws_config *config = ws->config;
+    if (message != config->last) {
+        bool immutable = PyBytes_CheckExact(message) || PyUnicode_CheckExact(message);
+        Py_CLEAR(config->shared);
+        Py_XSETREF(config->last, immutable && len <= SHARED_MAX ? Py_NewRef(message) : NULL);
+        config->last_conn = c;
+    } else if (config->shared == NULL && c != config->last_conn) {
+        bolide_deflate *deflate = bolide_deflate_new(bolide_deflate_get_params(ws->deflate));
+        size_t size = compress(config, deflate, data, len);
+        config->shared = size > 0 ? PyBytes_FromStringAndSize(config->scratch, (Py_ssize_t)size) : NULL;
+        config->shared_bits = bolide_deflate_get_params(ws->deflate)->server_bits;
+        bolide_deflate_free(deflate);
+        PyErr_Clear(); /* it goes without */
+    }
+}
+
+/* Send a compressed message. 0, or -1 with MemoryError set: the connection can't be used any more. */
+static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *message) {
+    websocket *ws = ws_of(c);
+    bolide_ws_config *config = ws->config;
+    int result = -1;
+    share(c, message, data, len);
+    if (config->shared != NULL && config->shared_bits <= bolide_deflate_get_params(ws->deflate)->server_bits) {
+        PyObject *shared = Py_NewRef(config->shared);
+        bolide_deflate_forget(ws->deflate);
+        result = put_frame(c, opcode, true, PyBytes_AS_STRING(shared), (size_t)PyBytes_GET_SIZE(shared), shared);
+        Py_DECREF(shared);
+    } else {
+        size_t size = compress(config, ws->deflate, data, len);
+        result = size > 0 ? put_frame(c, opcode, true, config->scratch, size, NULL) : -1;
+    }
+    trim_scratch(config);
     if (result < 0) {
         bolide_conn_abort(c);
     }
     return result;
 }
 
-static int put_message(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *owner) {
+/* `message` is the object whose content `data` is. */
+static int put_message(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *message) {
     if (ws_of(c)->deflate != NULL && len >= COMPRESS_MIN) {
-        return put_compressed(c, opcode, data, len);
+        return put_compressed(c, opcode, data, len, message);
     }
-    return put_frame(c, opcode, false, data, len, owner);
+    return put_frame(c, opcode, false, data, len, PyBytes_CheckExact(message) ? message : NULL);
 }
 
 int bolide_ws_send(bolide_conn *c, PyObject *message) {
     if (PyUnicode_Check(message)) {
         Py_ssize_t len;
         const char *text = PyUnicode_AsUTF8AndSize(message, &len);
-        return text != NULL ? put_message(c, BOLIDE_WS_TEXT, text, (size_t)len, NULL) : -1;
+        return text != NULL ? put_message(c, BOLIDE_WS_TEXT, text, (size_t)len, message) : -1;
     }
     if (PyBytes_CheckExact(message)) {
         return put_message(c, BOLIDE_WS_BINARY, PyBytes_AS_STRING(message), (size_t)PyBytes_GET_SIZE(message), message);
@@ -219,7 +264,7 @@ int bolide_ws_send(bolide_conn *c, PyObject *message) {
         return -1;
     }
     /* An object's own way to give its buffer out may have closed the connection. */
-    int result = bolide_ws_is_open(c) ? put_message(c, BOLIDE_WS_BINARY, view.buf, (size_t)view.len, NULL) : 0;
+    int result = bolide_ws_is_open(c) ? put_message(c, BOLIDE_WS_BINARY, view.buf, (size_t)view.len, message) : 0;
     PyBuffer_Release(&view);
     return result;
 }

@@ -15,6 +15,7 @@
 struct bolide_deflate {
     bolide_deflate_params params;
     bool in_ready, out_ready; /* the stream is initialised */
+    bool out_used;            /* `out` has messages in its window */
     z_stream in, out;
 };
 
@@ -194,7 +195,7 @@ static void release_in(bolide_deflate *d) {
 static void release_out(bolide_deflate *d) {
     if (d->out_ready) {
         deflateEnd(&d->out);
-        d->out_ready = false;
+        d->out_ready = d->out_used = false;
     }
 }
 
@@ -281,6 +282,7 @@ bolide_deflate_status bolide_deflate_message(bolide_deflate *d, const char *data
         d->out_ready = true;
     }
     bool more = true;
+    d->out_used = true;
     while (more) {
         size_t part = len < STEP ? len : STEP, room;
         char *out = sink->room(sink->arg, 16, &room);
@@ -308,4 +310,17 @@ bolide_deflate_status bolide_deflate_message(bolide_deflate *d, const char *data
         release_out(d);
     }
     return BOLIDE_DEFLATE_OK;
+}
+
+void bolide_deflate_forget(bolide_deflate *d) {
+    if (d->out_used) {
+        d->out_used = false;
+        if (deflateReset(&d->out) != Z_OK) {
+            release_out(d);
+        }
+    }
+}
+
+const bolide_deflate_params *bolide_deflate_get_params(const bolide_deflate *d) {
+    return &d->params;
 }

@@ -59,4 +59,11 @@ bolide_deflate_status bolide_inflate_piece(bolide_deflate *d, const char *data, 
 bolide_deflate_status bolide_deflate_message(bolide_deflate *d, const char *data, size_t len,
                                              const bolide_deflate_sink *sink);
 
+/* Let the next message that is compressed refer to nothing before it. To be called when the peer gets a message that
+ * another stream has compressed on its own: any receiver understands such a message, but its window moves on. */
+void bolide_deflate_forget(bolide_deflate *d);
+
+/* What was agreed upon. */
+const bolide_deflate_params *bolide_deflate_get_params(const bolide_deflate *d);
+
 #endif

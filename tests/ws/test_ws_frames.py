@@ -405,3 +405,34 @@ def test_incompressible_message_of_the_largest_size(small):
     with WebSocket(small, "/ws-echo", DEFLATE) as ws:
         ws.send(BINARY, Deflate(12).compress(data), rsv=4)
         assert Deflate().decompress(ws.recv().payload) == data
+
+
+def test_broadcast_with_compression(server):
+    """A message to many is compressed once; each peer's context stays what that peer has seen."""
+    offers = [
+        "permessage-deflate",
+        "permessage-deflate; server_max_window_bits=9",
+        "permessage-deflate; server_no_context_takeover",
+        "permessage-deflate; client_max_window_bits",
+        None,
+    ]
+    peers = [WebSocket(server, "/ws-broadcast", [("Sec-WebSocket-Extensions", o)] if o else []) for o in offers]
+    inflaters = [Deflate(), Deflate(), Deflate(takeover=False), Deflate(), None]
+
+    def read(index: int) -> bytes:
+        frame = peers[index].recv()
+        return inflaters[index].decompress(frame.payload) if frame.rsv1 else frame.payload
+
+    for ws in peers:
+        assert ws.recv_text() == "joined"
+    for number in range(12):
+        payload = b"%d " % number + pattern(3000) if number % 3 else b"again and again " * 40
+        sender = peers[number % len(peers)]
+        sender.send(BINARY, payload)
+        for index in range(len(peers)):
+            assert read(index) == payload, (number, index)
+        if number % 4 == 3:
+            peers.pop().close()
+            inflaters.pop()
+    for ws in peers:
+        ws.close()

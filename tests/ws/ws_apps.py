@@ -1,6 +1,7 @@
 """Small ASGI apps for WebSocket, one a behaviour, served with those of tests/asgi/apps.py under their names."""
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
@@ -324,3 +325,22 @@ async def ws_never_accepts(scope, receive, send):
     await receive()
     print("waits", flush=True)
     print("ended with", await receive(), flush=True)
+
+
+PEERS = []
+
+
+@route
+async def ws_broadcast(scope, receive, send):
+    """Send each message to all, the very same object."""
+    await accept(receive, send)
+    PEERS.append(send)
+    await send({"type": "websocket.send", "text": "joined"})
+    try:
+        while (message := await receive())["type"] == "websocket.receive":
+            answer = {**message, "type": "websocket.send"}
+            for peer in PEERS:
+                with contextlib.suppress(OSError):
+                    await peer(answer)
+    finally:
+        PEERS.remove(send)
