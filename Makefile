@@ -84,9 +84,10 @@ test-libraries: build $(VENV)/.has-libraries ## Run the tests of real libraries 
 	@$(VENV)/bin/python -m pytest -p no:asyncio tests/libraries $(ARGS)
 
 .PHONY: conformance
-conformance: build $(VENV)/.has-libraries ## Hold the loop against the test suites of CPython and uvloop, and print the tables
+conformance: build $(VENV)/.has-libraries ## Hold bolide against the test suites of CPython, uvloop and uvicorn
 	@status=0; $(VENV)/bin/python tests/conformance/cpython.py $(ARGS) || status=1; \
-	$(VENV)/bin/python tests/conformance/uvloop_suite.py $(ARGS) || status=1; exit $$status
+	$(VENV)/bin/python tests/conformance/uvloop_suite.py $(ARGS) || status=1; \
+	$(VENV)/bin/python tests/conformance/uvicorn_suite.py || status=1; exit $$status
 
 .PHONY: sanitize
 sanitize: $(SANITIZE_VENV)/.made ## Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
