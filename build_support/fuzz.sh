@@ -33,7 +33,7 @@ for target in ${TARGETS:-websocket server}; do
         PYTHONHOME=$("$python" -c 'import sys; print(sys.base_prefix)') PYTHONDONTWRITEBYTECODE=1 \
             PYTHONPATH=$PWD/python:$PWD/tests/fuzz ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
             "$out/server" $options -max_len=4096 -timeout=20 -rss_limit_mb=4096 -dict=tests/fuzz/server.dict "$@" \
-            "$out/server.corpus" tests/fuzz/server.corpus
+            "$out/server.corpus"
         ;;
     esac
 done

@@ -62,6 +62,8 @@ class Running:
         started[0] += 1
         options.setdefault("log_config", None)
         config = bolide.Config(app, host="127.0.0.1", port=options.pop("port", 0), **options)
+        for use in ("access", "error"):
+            logging.getLogger(f"bolide.{use}").propagate = False
         self.server = bolide.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
@@ -243,9 +245,7 @@ def pytest_configure(config):
     import tests.conftest as theirs
 
     for use in ("access", "error"):
-        logger = logging.getLogger(f"bolide.{use}")
-        logger.addHandler(Forward())
-        logger.propagate = False
+        logging.getLogger(f"bolide.{use}").addHandler(Forward())
 
     for name in ("http_protocol_cls", "ws_protocol_cls"):
         if hasattr(theirs, name):
