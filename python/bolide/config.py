@@ -154,7 +154,7 @@ class Config:
         limit_max_requests: number of requests after which the server stops.
         limit_max_requests_jitter: upper bound of a random number added to limit_max_requests.
         backlog: length of the queue of connections not yet accepted.
-        timeout_keep_alive: seconds that an idle connection is kept.
+        timeout_keep_alive: seconds that an idle connection is kept; 0: each is closed after its response.
         timeout_request_head: seconds in which the head of a request must come.
         timeout_request_body: seconds in which more of a request's body must come while it is waited for; 0: no bound.
         timeout_write: seconds in which a client must take some of what waits for it, or it is cut off; 0: no bound.

@@ -222,7 +222,7 @@ void bolide_conn_resume(bolide_conn *c) {
 }
 
 bool bolide_conn_may_keep_alive(const bolide_conn *c) {
-    if ((c->flags & BOLIDE_CONN_KEEP_ALIVE) == 0 || c->http->closing) {
+    if ((c->flags & BOLIDE_CONN_KEEP_ALIVE) == 0 || c->http->closing || c->http->keep_alive_ms == 0) {
         return false;
     }
     if ((c->flags & BOLIDE_CONN_MESSAGE) != 0) {

@@ -96,7 +96,7 @@ struct bolide_http {
     uint64_t total_requests;   /* responses completed */
     uint32_t max_head;         /* bytes of a request's head */
     uint32_t max_fields;       /* fields of it; capacity of `scratch` */
-    unsigned keep_alive_ms;    /* a connection may be idle for so long after a response */
+    unsigned keep_alive_ms;    /* a connection may be idle for so long after a response; 0: it is not kept */
     unsigned head_timeout_ms;  /* the head of a request must be complete within */
     unsigned body_timeout_ms;  /* more of its body must come within, while it is read; 0: for ever */
     unsigned body_rate;        /* if not 0: ... at least so many bytes a second */

@@ -177,7 +177,7 @@ void bolide_http_add(bolide_conn *c) {
     }
     http->conns = c;
     if (http->conn_count++ == 0 && http->handles != NULL) {
-        unsigned shortest = http->keep_alive_ms < http->head_timeout_ms ? http->keep_alive_ms : http->head_timeout_ms;
+        unsigned shortest = at_most(http->keep_alive_ms, http->head_timeout_ms);
         shortest = at_most(http->tick_ms, shortest);
         shortest = at_most(http->body_timeout_ms, shortest);
         shortest = at_most(http->write_timeout_ms, shortest);

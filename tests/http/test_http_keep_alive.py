@@ -139,3 +139,23 @@ def test_two_connections_do_not_mix(server):
         assert second.read_response().text == "/length/second? 0"
         first.send(b"st: x\r\n\r\n")
         assert first.read_response().text == "/length/first? 0"
+
+
+@uvicorn_differs("does not say so")
+def test_timeout_of_zero_says_and_does_close():
+    with ServerProcess("apps:app", "--timeout-keep-alive", "0") as server:
+        for _ in range(3):
+            with server.connect() as connection:
+                response = connection.get("/text")
+                assert response.body == b"some text"
+                assert response.values("connection") == ["close"]
+                assert connection.closed_by_peer()
+
+
+def test_timeout_of_zero_leaves_a_connection_time_for_its_request():
+    with ServerProcess("apps:app", "--timeout-keep-alive", "0") as server, server.connect() as connection:
+        connection.send(b"GET /text HTTP/1.1\r\n")
+        assert server.get("/text").status == 200
+        assert connection.is_quiet()
+        connection.send(b"Host: x\r\n\r\n")
+        assert connection.read_response().body == b"some text"
