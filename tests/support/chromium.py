@@ -31,9 +31,10 @@ class Chromium:
         self._profile = tempfile.mkdtemp(prefix="chromium-")
         command = [find_chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         command += ["--no-first-run", "--remote-debugging-port=0", f"--user-data-dir={self._profile}", "about:blank"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        # The runtime of a sanitizer is for the server, not for the browser.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        self._process = subprocess.Popen(command, **pipes, text=True, env=environment)
         self._output = Output(self._process.stderr)
         self._numbers = itertools.count(1)
 
