@@ -25,7 +25,7 @@ def test_a_monkey_at_the_keyboard(seed):
     command = [sys.executable, str(MONKEY), LOOP, str(seed), str(seconds)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 50, check=False)
     assert result.returncode == 0, f"seed {seed}: {result.stderr}"
-    assert int(result.stdout.split()[0]) > 100
+    assert int(result.stdout.splitlines()[-1].split()[0]) > 100  # odd calls may print, too
 
 
 def test_a_callback_that_runs_its_own_handle(loop):
