@@ -47,7 +47,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     def __init__(self) -> None:
         # Not asyncio.SelectorEventLoop.__init__(): it would make a selector, which has no work here.
         base_events.BaseEventLoop.__init__(self)
-        self._selector = _WatchedDescriptors(self)
+        self._selector: _WatchedDescriptors | None = _WatchedDescriptors(self)
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._signal_handlers: dict[int, Any] = {}
         self._unix_server_sockets: dict[Any, Any] = {}
@@ -117,6 +117,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         for sig in list(self._signal_handlers):
             self.remove_signal_handler(sig)
         self._close_self_pipe()
+        self._selector = None
         base_events.BaseEventLoop.close(self)
         self._close()
 

@@ -233,8 +233,9 @@ static void run_watched(bolide_loop *loop, bolide_handle *handle) {
     Py_XDECREF(text);
 }
 
-static void run_ready(bolide_loop *loop) {
-    for (size_t n = bolide_ring_count(&loop->ready); n > 0 && loop->fatal == NULL; n--) {
+/* Run the first `n` handles of the ring, which are all that it holds as a turn begins. */
+static void run_ready(bolide_loop *loop, size_t n) {
+    for (; n > 0 && loop->fatal == NULL; n--) {
         bolide_handle *handle = bolide_ring_pop(&loop->ready);
         if (loop->flush_first != NULL) {
             bolide_loop_begin_step(loop);
@@ -261,7 +262,7 @@ static void run_turn(bolide_loop *loop) {
     if (expire_timers(loop) < 0) {
         bolide_loop_set_fatal(loop);
     }
-    run_ready(loop);
+    run_ready(loop, bolide_ring_count(&loop->ready));
     if (loop->flush_first != NULL) {
         bolide_loop_flush(loop);
     }
@@ -270,13 +271,28 @@ static void run_turn(bolide_loop *loop) {
     }
 }
 
+/* The end of a run that has not polled: as in asyncio, `call_soon(stop); run_forever()` handles the events that are
+ * there, after what was ready, but not what that scheduled for the next turn. */
+static void run_events(bolide_loop *loop) {
+    size_t later = bolide_ring_count(&loop->ready);
+    poll_kernel(loop);
+    size_t events = bolide_ring_count(&loop->ready) - later;
+    for (; events > 0 && later > 0; later--) {
+        (void)bolide_ring_push(&loop->ready, bolide_ring_pop(&loop->ready)); /* there is room for what was there */
+    }
+    run_ready(loop, events);
+}
+
 void bolide_loop_turns(bolide_loop *loop) {
     loop->running = true;
-    loop->polls_skipped = SKIP_TURNS; /* each run looks at the kernel at least once */
+    loop->polls_skipped = SKIP_TURNS;
     loop->thread_id = PyThread_get_thread_ident();
     do {
         run_turn(loop);
     } while (!loop->stopping && loop->fatal == NULL);
+    if (loop->polls_skipped >= SKIP_TURNS && loop->fatal == NULL) {
+        run_events(loop);
+    }
     bolide_loop_flush(loop);
     loop->stopping = false;
     loop->running = false;

@@ -32,7 +32,7 @@ def application():
         return socket
 
     async def slow(request):
-        await asyncio.sleep(30)
+        await asyncio.sleep(1)
 
     app = web.Application(client_max_size=64 << 20)
     app.add_routes([web.get("/text/{name}", text), web.post("/echo", echo), web.get("/numbers", numbers)])

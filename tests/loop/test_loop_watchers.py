@@ -43,6 +43,18 @@ def test_a_reader_is_called_while_there_is_something_to_read(loop, pair):
     assert len(seen) == 3
 
 
+def test_one_turn_handles_what_is_there(loop, pair):
+    """`call_soon(stop); run_forever()`, as many tests out there run a loop for a moment."""
+    left, right = pair
+    seen = []
+    loop.add_reader(left, lambda: seen.append(left.recv(1)))
+    right.send(b"x")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.remove_reader(left)
+    assert seen == [b"x"]
+
+
 def test_a_writer_is_called_while_there_is_room(loop, pair):
     left, _ = pair
     seen = []
