@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import signal
 from collections.abc import Iterator
 from itertools import count
 
@@ -8,6 +9,10 @@ from support import Connection, ServerProcess, control
 from support.server import Control
 
 _keys = count(1)
+
+# Servers that the tests start inherit what is ignored here: under nohup that would be the SIGHUP they are to act on.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
