@@ -84,10 +84,15 @@ test-libraries: build $(VENV)/.has-libraries ## Run the tests of real libraries 
 	@$(VENV)/bin/python -m pytest -p no:asyncio tests/libraries $(ARGS)
 
 .PHONY: conformance
-conformance: build $(VENV)/.has-libraries ## Hold bolide against the test suites of CPython, uvloop and uvicorn
-	@status=0; $(VENV)/bin/python tests/conformance/cpython.py $(ARGS) || status=1; \
-	$(VENV)/bin/python tests/conformance/uvloop_suite.py $(ARGS) || status=1; \
-	$(VENV)/bin/python tests/conformance/uvicorn_suite.py || status=1; exit $$status
+conformance: ## Hold the loop against the test suites of CPython and uvloop, and print the tables
+	@status=0; $(MAKE) conformance-cpython || status=1; $(MAKE) conformance-uvloop || status=1; exit $$status
+
+.PHONY: conformance-cpython conformance-uvloop
+conformance-cpython: build $(VENV)/.has-libraries
+	@$(VENV)/bin/python tests/conformance/cpython.py $(ARGS)
+
+conformance-uvloop: build $(VENV)/.has-libraries
+	@$(VENV)/bin/python tests/conformance/uvloop_suite.py $(ARGS)
 
 .PHONY: sanitize
 sanitize: $(SANITIZE_VENV)/.made ## Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
