@@ -24,17 +24,19 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_accepting(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a server that was just started takes connections."""
+def wait_accepting(port: int, process: subprocess.Popen[bytes], log: Path, says: str) -> None:
+    """Wait until a server that was just started takes connections, and says in its log that it serves them."""
     end = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
+            if says in log.read_text(errors="replace"):
+                return
         except OSError:
-            if process.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"{process.args} does not serve:\n{log.read_text(errors='replace')}")
-            time.sleep(0.05)
+            pass
+        if process.poll() is not None or time.monotonic() > end:
+            pytest.fail(f"{process.args} does not serve:\n{log.read_text(errors='replace')}")
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -80,9 +82,13 @@ def postgresql(unprivileged: tuple[Path, dict[str, Any]]) -> Iterator[int]:
     arguments = [part for setting in settings for part in ("-c", setting)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [server, "-D", str(data), *arguments], stdout=output, stderr=output, cwd=folder, **options
+            [server, "-D", str(data), "-c", "lc_messages=C", *arguments],
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            **options,
         )
-    wait_accepting(port, process, log)
+    wait_accepting(port, process, log, "ready to accept connections")
     yield port
     process.send_signal(2)
     process.wait(30)
@@ -99,7 +105,7 @@ def redis_port(unprivileged: tuple[Path, dict[str, Any]]) -> Iterator[int]:
     command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, **options)
-    wait_accepting(port, process, log)
+    wait_accepting(port, process, log, "eady to accept connections")
     yield port
     process.terminate()
     process.wait(30)
