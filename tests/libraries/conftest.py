@@ -78,11 +78,17 @@ def postgresql(unprivileged: tuple[Path, dict[str, Any]]) -> Iterator[int]:
     command = [initdb, "--auth=trust", "--username=bolide", "--no-sync", "--encoding=UTF8", f"--pgdata={data}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **options)
     port = free_port()
-    settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
+    settings = [
+        f"port={port}",
+        "listen_addresses=127.0.0.1",
+        f"unix_socket_directories={folder}",
+        "fsync=off",
+        "lc_messages=C",
+    ]
     arguments = [part for setting in settings for part in ("-c", setting)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [server, "-D", str(data), "-c", "lc_messages=C", *arguments],
+            [server, "-D", str(data), *arguments],
             stdout=output,
             stderr=output,
             cwd=folder,
