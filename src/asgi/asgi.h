@@ -28,11 +28,15 @@
     X(http_disconnect, "http.disconnect")                                                                              \
     X(http_request, "http.request")                                                                                    \
     X(http_version, "http_version")                                                                                    \
+    X(links, "links")                                                                                                  \
     X(method, "method")                                                                                                \
     X(more_body, "more_body")                                                                                          \
+    X(more_trailers, "more_trailers")                                                                                  \
     X(path, "path")                                                                                                    \
+    X(pathsend, "http.response.pathsend")                                                                              \
     X(query_string, "query_string")                                                                                    \
     X(raw_path, "raw_path")                                                                                            \
+    X(response_trailers, "http.response.trailers")                                                                     \
     X(root_path, "root_path")                                                                                          \
     X(scheme, "scheme")                                                                                                \
     X(server, "server")                                                                                                \
@@ -43,6 +47,7 @@
     X(wss, "wss")                                                                                                      \
     X(bytes, "bytes")                                                                                                  \
     X(code, "code")                                                                                                    \
+    X(early_hint, "http.response.early_hint")                                                                          \
     X(extensions, "extensions")                                                                                        \
     X(info, "info")                                                                                                    \
     X(reason, "reason")                                                                                                \
@@ -54,6 +59,7 @@
     X(websocket_disconnect, "websocket.disconnect")                                                                    \
     X(websocket_http_response, "websocket.http.response")                                                              \
     X(websocket_receive, "websocket.receive")                                                                          \
+    X(trailers, "trailers")                                                                                            \
     X(version, "version")                                                                                              \
     X(warning, "warning")
 
@@ -94,6 +100,7 @@ typedef struct bolide_server {
     PyObject *app;                          /* the application */
     PyObject *scope;                        /* dict that every scope starts as a copy of */
     PyObject *asgi;                         /* dict: scope["asgi"] is a copy of it */
+    PyObject *extensions;                   /* dict: scope["extensions"] is a copy of it, for HTTP */
     PyObject *state;                        /* dict: scope["state"] is a copy of it; or NULL */
     PyObject *access_log;                   /* callable, or NULL */
     PyObject *logger;                       /* logging.Logger */
@@ -134,7 +141,9 @@ struct bolide_request {
     bolide_request *prev, *next; /* server->running */
     bolide_websocket *ws;        /* of a request for a WebSocket, owned; else NULL */
     bolide_response response;
-    unsigned flags; /* BOLIDE_REQUEST_* */
+    int file;           /* http.response.pathsend: the descriptor plus 1, or 0 */
+    uint64_t file_left; /* ... bytes of it that are not queued yet */
+    unsigned flags;     /* BOLIDE_REQUEST_* */
 };
 
 typedef enum {
@@ -159,21 +168,24 @@ struct bolide_websocket {
 };
 
 enum {
-    BOLIDE_REQUEST_LAST = 1,        /* the end of the body has come */
-    BOLIDE_REQUEST_TAKEN = 2,       /* the application knows it */
-    BOLIDE_REQUEST_STARTED = 4,     /* http.response.start was sent, validly or not */
-    BOLIDE_REQUEST_HEAD_SENT = 8,   /* ... and was valid */
-    BOLIDE_REQUEST_COMPLETE = 16,   /* the response is complete */
-    BOLIDE_REQUEST_TOLD = 32,       /* the application got http.disconnect */
-    BOLIDE_REQUEST_LISTED = 64,     /* on server->running */
-    BOLIDE_REQUEST_ABORTED = 128,   /* its task was cancelled by the server */
-    BOLIDE_REQUEST_FORWARDED = 256, /* server->forwarded is to see its scope */
+    BOLIDE_REQUEST_LAST = 1,         /* the end of the body has come */
+    BOLIDE_REQUEST_TAKEN = 2,        /* the application knows it */
+    BOLIDE_REQUEST_STARTED = 4,      /* http.response.start was sent, validly or not */
+    BOLIDE_REQUEST_HEAD_SENT = 8,    /* ... and was valid */
+    BOLIDE_REQUEST_COMPLETE = 16,    /* the response is complete */
+    BOLIDE_REQUEST_TOLD = 32,        /* the application got http.disconnect */
+    BOLIDE_REQUEST_LISTED = 64,      /* on server->running */
+    BOLIDE_REQUEST_ABORTED = 128,    /* its task was cancelled by the server */
+    BOLIDE_REQUEST_FORWARDED = 256,  /* server->forwarded is to see its scope */
+    BOLIDE_REQUEST_TRAILERS = 512,   /* the response announced trailers */
+    BOLIDE_REQUEST_BODY_SENT = 1024, /* ... and its body is complete */
 };
 
 typedef enum {
     BOLIDE_AWAIT_DONE,    /* nothing to wait for */
     BOLIDE_AWAIT_RECEIVE, /* the next message */
     BOLIDE_AWAIT_DRAIN,   /* until the peer has read */
+    BOLIDE_AWAIT_FILE,    /* until all of the file has been queued, as the peer reads */
 } bolide_await_kind;
 
 /* What receive() and send() return: a coroutine as far as asyncio can tell. */
@@ -271,6 +283,19 @@ void bolide_websocket_finish(bolide_request *r, bool failed);
 
 /* The server stops: close, whatever the state. */
 void bolide_websocket_shutdown(bolide_request *r);
+
+/* http.response.pathsend has been sent for the file `path`, a str. 0, or -1 with an exception set. */
+int bolide_file_begin(bolide_request *r, PyObject *path);
+
+/* Queue more of the file as far as the stream takes it: 1 when all of it is queued, 0 when that has to go on, -1 with
+ * an exception set. */
+int bolide_file_go_on(bolide_request *r);
+
+/* Close the file. */
+void bolide_file_end(bolide_request *r);
+
+/* The response is complete. */
+void bolide_request_complete(bolide_request *r);
 
 /* --- log.c ------------------------------------------------------------------------------------ */
 

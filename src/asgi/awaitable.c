@@ -78,6 +78,11 @@ static int poll_request(bolide_awaitable *a, bool woken, PyObject **result) {
         PyErr_SetString(bolide_asgi_of(r)->ClientDisconnected, "the client has disconnected");
         return -1;
     }
+    if (a->kind == BOLIDE_AWAIT_FILE) {
+        int done = bolide_file_go_on(r);
+        *result = done > 0 ? Py_NewRef(Py_None) : NULL;
+        return done;
+    }
     if (r->conn != NULL && bolide_conn_is_open(r->conn) && bolide_stream_is_full(&r->conn->stream)) {
         return 0;
     }

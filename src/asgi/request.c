@@ -84,6 +84,7 @@ static void give_up(bolide_request *r) {
     }
     bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
     bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_FILE);
 }
 
 static void failed(bolide_request *r, PyObject *exc) {
@@ -443,6 +444,7 @@ static void on_tick(bolide_conn *c, unsigned ms) {
 static void on_drain(bolide_conn *c) {
     bolide_request *r = (bolide_request *)Py_NewRef(c->request);
     bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_FILE);
     Py_DECREF(r);
 }
 
@@ -454,6 +456,7 @@ static void on_gone(bolide_conn *c) {
     }
     bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
     bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_FILE);
     Py_DECREF(r);
 }
 
@@ -527,6 +530,7 @@ static void request_dealloc(PyObject *self) {
     Py_CLEAR(r->method);
     Py_CLEAR(r->target);
     Py_CLEAR(r->client);
+    bolide_file_end(r);
     bolide_websocket_free(r->ws);
     bolide_freelist_keep(&server->st->asgi->free_requests, self, FREELIST_MAX);
     Py_DECREF(server);

@@ -10,7 +10,9 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
     bolide_state *st = server->st;
     bolide_asgi_state *as = st->asgi;
     server->asgi = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.5");
-    if (server->asgi == NULL) {
+    server->extensions =
+        Py_BuildValue("{O:{},O:{},O:{}}", as->str_early_hint, as->str_pathsend, as->str_response_trailers);
+    if (server->asgi == NULL || server->extensions == NULL) {
         return -1;
     }
     /* Every key is there from the start, in the order of the specification: setting one later changes no more than a
@@ -153,6 +155,9 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
     if (set_copy(scope, as->str_asgi, server->asgi) < 0 || PyDict_SetItem(scope, as->str_server, r->conn->server) < 0 ||
         PyDict_SetItem(scope, as->str_client, r->conn->client) < 0 ||
         PyDict_SetItem(scope, as->str_headers, headers) < 0) {
+        return -1;
+    }
+    if (r->ws == NULL && set_copy(scope, as->str_extensions, server->extensions) < 0) {
         return -1;
     }
     if (r->ws == NULL && r->method != as->methods[HTTP_GET] && PyDict_SetItem(scope, as->str_method, r->method) < 0) {

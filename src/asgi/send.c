@@ -1,5 +1,7 @@
 #include "asgi/asgi.h"
 
+#include "http/fields.h"
+
 int bolide_message_get(PyObject *message, PyObject *key, PyObject **value) {
     if (PyDict_CheckExact(message)) {
         *value = Py_XNewRef(PyDict_GetItemWithError(message, key));
@@ -61,8 +63,14 @@ static int send_start(bolide_request *r, PyObject *message) {
         PyErr_Format(PyExc_ValueError, "invalid HTTP status %ld", code);
         return -1;
     }
-    if (bolide_message_get(message, as->str_headers, &headers) < 0) {
-        return -1;
+    PyObject *trailers = NULL;
+    if (bolide_message_get(message, as->str_headers, &headers) < 0 ||
+        bolide_message_get(message, as->str_trailers, &trailers) < 0) {
+        goto done;
+    }
+    int announced = trailers != NULL ? PyObject_IsTrue(trailers) : 0;
+    if (announced < 0) {
+        goto done;
     }
     /* Reading the message may have run code. */
     if (bolide_request_is_gone(r)) {
@@ -72,11 +80,101 @@ static int send_start(bolide_request *r, PyObject *message) {
     r->response.status = (int)code;
     r->response.keep_alive = bolide_conn_may_keep_alive(r->conn);
     result = bolide_response_start(&r->conn->stream, &r->server->http.defaults, &r->response, headers);
+    if (result == 0 && announced) {
+        r->flags |= BOLIDE_REQUEST_TRAILERS;
+    }
     if (result == 0 && r->server->access_log != NULL) {
         bolide_log_access(r, (int)code);
     }
 done:
     Py_XDECREF(headers);
+    Py_XDECREF(trailers);
+    return result;
+}
+
+void bolide_request_complete(bolide_request *r) {
+    r->flags |= BOLIDE_REQUEST_COMPLETE;
+    if (r->conn != NULL) {
+        bolide_conn_finish(r->conn, r->response.keep_alive);
+    }
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
+    if (r->server->http.total_requests == r->server->max_requests) {
+        bolide_server_reached_max(r->server);
+    }
+}
+
+/* The end of a body that trailers follow. As send_body(). */
+static int end_body(bolide_request *r, PyObject *body) {
+    bool chunked = r->response.framing == BOLIDE_BODY_CHUNKED;
+    int result = bolide_response_body(&r->conn->stream, &r->response, body, chunked);
+    if (result == 0 && chunked && r->conn != NULL) {
+        result = bolide_stream_write(&r->conn->stream, "0\r\n", 3);
+    }
+    if (result == 0) {
+        r->flags |= BOLIDE_REQUEST_BODY_SENT;
+    }
+    return result;
+}
+
+/* http.response.trailers. 0, or -1 with an exception set. */
+static int send_trailers(bolide_request *r, PyObject *message) {
+    bolide_asgi_state *as = bolide_asgi_of(r);
+    PyObject *headers = NULL, *more = NULL, *lines = NULL;
+    int result = -1, is_more = 0;
+    if (bolide_message_get(message, as->str_headers, &headers) < 0 ||
+        bolide_message_get(message, as->str_more_trailers, &more) < 0 ||
+        (more != NULL && (is_more = PyObject_IsTrue(more)) < 0)) {
+        goto done;
+    }
+    lines = bolide_trailers(headers, !is_more);
+    if (lines == NULL) {
+        goto done;
+    }
+    if (bolide_request_is_gone(r) || (r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
+        result = disconnected(r);
+        goto done;
+    }
+    /* Other framings have no place for them: they are dropped. */
+    result = r->response.framing == BOLIDE_BODY_CHUNKED ? bolide_stream_write_object(&r->conn->stream, lines) : 0;
+    if (result == 0 && !is_more) {
+        bolide_request_complete(r);
+    }
+done:
+    Py_XDECREF(headers);
+    Py_XDECREF(more);
+    Py_XDECREF(lines);
+    return result;
+}
+
+/* http.response.early_hint. 0, or -1 with an exception set. */
+static int send_early_hint(bolide_request *r, PyObject *message) {
+    PyObject *links = NULL;
+    if (bolide_message_require(message, bolide_asgi_of(r)->str_links, &links) < 0) {
+        return -1;
+    }
+    PyObject *lines = bolide_early_hints(links);
+    Py_DECREF(links);
+    if (lines == NULL) {
+        return -1;
+    }
+    int result = 0;
+    if (bolide_request_is_gone(r)) {
+        result = disconnected(r);
+    } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0 && !r->response.http10) {
+        result = bolide_stream_write_object(&r->conn->stream, lines); /* HTTP/1.0 knows no interim responses */
+    }
+    Py_DECREF(lines);
+    return result;
+}
+
+/* http.response.pathsend. 0, or -1 with an exception set. */
+static int send_path(bolide_request *r, PyObject *message) {
+    PyObject *path = NULL;
+    if (bolide_message_require(message, bolide_asgi_of(r)->str_path, &path) < 0) {
+        return -1;
+    }
+    int result = bolide_request_is_gone(r) ? disconnected(r) : bolide_file_begin(r, path);
+    Py_DECREF(path);
     return result;
 }
 
@@ -99,16 +197,13 @@ static int send_body(bolide_request *r, PyObject *message) {
     if (body != NULL && PyBytes_CheckExact(body)) {
         bolide_conn_expect_output(r->conn, (size_t)PyBytes_GET_SIZE(body));
     }
+    if (!is_more && (r->flags & BOLIDE_REQUEST_TRAILERS) != 0) {
+        result = end_body(r, body);
+        goto done;
+    }
     result = bolide_response_body(&r->conn->stream, &r->response, body, is_more != 0);
     if (result == 0 && !is_more) {
-        r->flags |= BOLIDE_REQUEST_COMPLETE;
-        if (r->conn != NULL) {
-            bolide_conn_finish(r->conn, r->response.keep_alive);
-        }
-        bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
-        if (r->server->http.total_requests == r->server->max_requests) {
-            bolide_server_reached_max(r->server);
-        }
+        bolide_request_complete(r);
     }
 done:
     Py_XDECREF(body);
@@ -126,6 +221,8 @@ static int send_message(bolide_request *r, PyObject *message) {
         PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%S' sent, after response already completed.", type);
     } else if (bolide_request_is_gone(r)) {
         disconnected(r);
+    } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0 && bolide_message_is(type, "http.response.early_hint")) {
+        result = send_early_hint(r, message);
     } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {
         result = expect_type(type, "http.response.start");
         if (result == 0) {
@@ -133,6 +230,13 @@ static int send_message(bolide_request *r, PyObject *message) {
             result = send_start(r, message);
             r->flags |= result == 0 ? BOLIDE_REQUEST_HEAD_SENT : 0u;
         }
+    } else if (r->file != 0) {
+        PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%S' sent, while a file is being sent.", type);
+    } else if ((r->flags & BOLIDE_REQUEST_BODY_SENT) != 0) {
+        result = expect_type(type, "http.response.trailers");
+        result = result == 0 ? send_trailers(r, message) : -1;
+    } else if ((r->flags & BOLIDE_REQUEST_HEAD_SENT) != 0 && bolide_message_is(type, "http.response.pathsend")) {
+        result = send_path(r, message);
     } else {
         result = expect_type(type, "http.response.body");
         if (result == 0 && (r->flags & BOLIDE_REQUEST_HEAD_SENT) == 0) {
@@ -161,7 +265,8 @@ PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyOb
     if (send_message(r, args[0]) == 0) {
         bool wait = (r->flags & BOLIDE_REQUEST_COMPLETE) == 0 && r->conn != NULL && bolide_conn_is_open(r->conn) &&
                     bolide_stream_is_full(&r->conn->stream);
-        awaitable = wait ? bolide_awaitable_new(r, BOLIDE_AWAIT_DRAIN) : Py_NewRef(bolide_asgi_of(r)->done);
+        bolide_await_kind kind = r->file != 0 ? BOLIDE_AWAIT_FILE : BOLIDE_AWAIT_DRAIN;
+        awaitable = wait || r->file != 0 ? bolide_awaitable_new(r, kind) : Py_NewRef(bolide_asgi_of(r)->done);
     }
     Py_DECREF(r);
     return awaitable;

@@ -515,6 +515,7 @@ static void server_dealloc(PyObject *self) {
     bolide_defaults_clear(&s->http.defaults);
     (void)server_clear(self);
     Py_CLEAR(s->asgi);
+    Py_CLEAR(s->extensions);
     Py_CLEAR(s->logger);
     Py_CLEAR(s->waiters);
     Py_CLEAR(s->server_name);

@@ -12,6 +12,7 @@ _CLOSE = (
 
 REASONS: dict[str, str] = {
     "test_scopes": _INSIDE,
+    "test_request_logging": "watches uvicorn's own loggers; tests/server has the access log",
     "test_large_post_request": _INSIDE,
     "test_frame_after_close_handshake_is_ignored": _INSIDE,
     "test_server_keepalive_ping_pong": _INSIDE,

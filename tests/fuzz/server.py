@@ -108,8 +108,13 @@ async def app(scope, receive, send):
         headers.append((b"connection", b"close"))
     if mine.chance(30):
         headers.append(mine.random.choice([(b"x", b"a\nb"), (b"", b""), ("a", b"b"), (b"content-length", b"x"), 1]))
+    if mine.chance(10):
+        await send({"type": "http.response.early_hint", "links": mine.random.choice([[b"</a>"], [], [b"\n"], 1])})
+    trailers = mine.chance(10)
     status = mine.random.choice([200, 204, 304, 404, 500] if not mine.tame else [200])
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": trailers})
+    if mine.chance(10):
+        await send({"type": "http.response.pathsend", "path": mine.random.choice([__file__, "/", "/none"])})
     while mine.chance(3):
         piece = b"p" * mine.random.choice([0, 1, 100, 70_000])
         await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -120,6 +125,9 @@ async def app(scope, receive, send):
     if mine.chance(20):
         raise ValueError("after")
     await send({"type": "http.response.body", "body": b"b" * size if status != 204 else b""})
+    if trailers:
+        fields = mine.random.choice([[], [(b"x", b"y")], [(b"host", b"a")], 1])
+        await send({"type": "http.response.trailers", "headers": fields, "more_trailers": mine.chance(5)})
     if mine.chance(10):
         await receive()
     if mine.chance(20):
