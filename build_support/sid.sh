@@ -40,7 +40,7 @@ done
 # A copy of the tree; what was built there before stays, and so do the environments.
 tree=$root/srv/bolide
 mkdir -p "$tree"
-find "$tree" -mindepth 1 -maxdepth 1 ! -name 'build' ! -name 'third_party' ! -name '.venv*' -exec rm -rf {} +
+find "$tree" -mindepth 1 -maxdepth 1 ! -name 'build' ! -name 'third_party' ! -name '.venv*' ! -name '.pytest_cache' -exec rm -rf {} +
 tar -cf - --exclude=./build --exclude=./dist --exclude='./.venv*' --exclude=./.git --exclude='*.so' \
     --exclude=./.claude --exclude=__pycache__ . | tar -xf - -C "$tree"
 

@@ -1,5 +1,6 @@
 #include "transport/tls_ssl.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* A buffer that shows C memory to the methods of ssl, for the time of one call. */
@@ -125,6 +126,7 @@ static Py_ssize_t read_bytes(bolide_tls *tls, char *to, size_t room) {
 
 Py_ssize_t bolide_ssl_read(bolide_tls *tls, char *to, size_t room) {
     Py_ssize_t len;
+    errno = 0; /* the ssl module takes an old one for the cause of an end without close_notify */
     if (tls->raw != NULL) {
         PyObject *shown = show(tls, to, room, false);
         PyObject *args[3] = {tls->raw, tls->st->zero, shown};
