@@ -21,7 +21,7 @@ BOLIDE_SANITIZE=1 "$venv/bin/python" -m pip install --quiet --no-build-isolation
 # that a test has started count too. CPython keeps memory until exit on purpose, so leaks are the tests' own business.
 runtime=$(${CC:-gcc} -print-file-name=libasan.so)
 options="detect_leaks=0:handle_segv=2:handle_abort=2:handle_sigill=2:detect_stack_use_after_return=1"
-export ASAN_OPTIONS="$options:log_path=$reports/asan"
+export ASAN_OPTIONS="allocator_may_return_null=1:$options:log_path=$reports/asan"
 # Every object its own malloc block, so that a use after free is seen.
 export PYTHONMALLOC=malloc
 status=0

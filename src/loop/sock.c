@@ -11,6 +11,9 @@
 #define MSG_NOSIGNAL 0
 #endif
 
+/* No receive buffer holds more, so that a larger size need not be believed. */
+#define RECV_MAX (16 * 1024 * 1024)
+
 typedef enum { SOCK_RECV, SOCK_RECV_INTO, SOCK_SENDALL } sock_kind;
 
 /* The coroutine-like object that the methods return. It does nothing before it is awaited. */
@@ -299,7 +302,7 @@ static PyObject *sock_recv(PyObject *self, PyObject *args) {
     }
     sock_op *op = new_op((bolide_loop *)self, SOCK_RECV, sock);
     if (op != NULL) {
-        op->size = size;
+        op->size = size < RECV_MAX ? size : RECV_MAX;
     }
     return (PyObject *)op;
 }
