@@ -27,6 +27,12 @@ export PYTHONMALLOC=malloc
 status=0
 LD_PRELOAD=$runtime "$venv/bin/python" -m pytest -m "not rss" --timeout=240 "$@" || status=$?
 
+# A size that malloc refuses is a MemoryError to Python, which some tests ask for; the note of it is no report.
+for report in "$reports"/*; do
+    if [ -f "$report" ] && ! grep -qv 'WARNING: AddressSanitizer failed to allocate' "$report"; then
+        rm "$report"
+    fi
+done
 if [ -n "$(ls "$reports")" ]; then
     cat "$reports"/*
     echo "error: the sanitizers reported the above" >&2
