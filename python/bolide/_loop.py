@@ -45,13 +45,9 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An asyncio event loop on libuv: every method of asyncio.AbstractEventLoop, as in the running CPython."""
 
     def __init__(self) -> None:
-        # Not asyncio.SelectorEventLoop.__init__(): it would make a selector, which has no work here.
-        base_events.BaseEventLoop.__init__(self)
-        self._selector: _WatchedDescriptors | None = _WatchedDescriptors(self)
-        self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._signal_handlers: dict[int, Any] = {}
-        self._unix_server_sockets: dict[Any, Any] = {}
-        self._make_self_pipe()
+        # The running CPython's own, for whatever it keeps on a loop; a real selector would have no work here.
+        watched: Any = _WatchedDescriptors(self)
+        asyncio.SelectorEventLoop.__init__(self, watched)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}>"

@@ -973,7 +973,9 @@ async def test_start_tls_that_fails_closes_the_connection():
 
     working = asyncio.ensure_future(asyncio.to_thread(work))
     with pytest.raises(ssl.SSLError):
-        await asyncio.get_running_loop().start_tls(protocol.transport, protocol, authority().client())
+        await asyncio.get_running_loop().start_tls(
+            protocol.transport, protocol, authority().client(), server_hostname="localhost"
+        )
     await protocol.until_event("lost")
     assert isinstance(protocol.lost, ssl.SSLError)
     assert bytes(protocol.data) == b""
