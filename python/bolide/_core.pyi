@@ -98,6 +98,7 @@ class Loop:
     def _check_closed(self) -> None: ...
     def _watched(self, fileobj: int | _HasFileno) -> int: ...
     def _listen(self, *args: Any) -> None: ...
+    def _stop_listening(self, sock: socket.socket) -> None: ...
     def _make_tls_transport(self, *args: Any) -> SSLTransport: ...
     def _start_tls(self, *args: Any) -> None: ...
 
@@ -137,6 +138,13 @@ class Server:
         access_log: called as access_log(client, method, target, http_version, status) when a response starts; `client`
             is scope["client"], `target` the quoted path with the query. What it raises goes to the loop's exception
             handler.
+        access_details: access_log is called when the response is complete instead, or nothing more will come of it,
+            with four more arguments: seconds since the head of the request was complete, bytes of the response's body,
+            scope["headers"], and the headers that the application sent (None: it started no response; the status is 0
+            or 500 then).
+        health_path: path, as it stands in the request, that GET and HEAD are answered for without the application: 200,
+            or 503 after shutdown(). Such requests are neither logged nor counted, and limit_concurrency does not hold
+            for them.
         logger: gets what goes wrong (application errors, invalid requests); None: logging.getLogger("bolide.error").
         forwarded: called with the scope, before the application, of a request that has x-forwarded-for or
             x-forwarded-proto (and of no other); may change it. What it raises ends the request with 500.
@@ -182,7 +190,7 @@ class Server:
         date_header: bool = True,
         headers: Iterable[tuple[bytes, bytes]] = (),
         state: MutableMapping[str, Any] | None = None,
-        access_log: Callable[[tuple[str, int] | None, str, str, str, int], object] | None = None,
+        access_log: Callable[..., object] | None = None,
         logger: logging.Logger | None = None,
         forwarded: Callable[[MutableMapping[str, Any]], object] | None = None,
         tls_extension: Callable[[ssl.SSLObject], dict[str, Any]] | None = None,
@@ -198,6 +206,8 @@ class Server:
         limit_body_rate: int = 0,
         timeout_request_body: float | None = 60.0,
         timeout_write: float | None = 60.0,
+        access_details: bool = False,
+        health_path: bytes | None = None,
         websockets: bool = True,
         ws_max_size: int = 16777216,
         ws_max_queue: int = 32,

@@ -94,6 +94,15 @@ typedef struct bolide_request bolide_request;
 typedef struct bolide_awaitable bolide_awaitable;
 typedef struct bolide_websocket bolide_websocket;
 
+/* What an access log with details tells of a request, gathered while it runs. */
+typedef struct {
+    PyObject *headers;          /* scope["headers"] */
+    PyObject *response_headers; /* as the application gave them, or NULL */
+    uint64_t began;             /* uv_hrtime() when the head was complete */
+    uint64_t sent;              /* bytes of the response's body */
+    int status;                 /* 0: no response was started */
+} bolide_access;
+
 typedef struct bolide_server {
     PyObject_HEAD bolide_loop *loop;        /* strong */
     bolide_state *st;                       /* kept by the loop */
@@ -103,6 +112,9 @@ typedef struct bolide_server {
     PyObject *extensions;                   /* dict: scope["extensions"] is a copy of it, for HTTP */
     PyObject *state;                        /* dict: scope["state"] is a copy of it; or NULL */
     PyObject *access_log;                   /* callable, or NULL */
+    PyObject *health_path;                  /* bytes: the path that is answered without the application, or NULL */
+    PyObject *health_headers;               /* tuple: of that answer */
+    PyObject *health_body;                  /* bytes: of that answer */
     PyObject *logger;                       /* logging.Logger */
     PyObject *on_max;                       /* called when max_requests is reached, or NULL */
     PyObject *tls_extension;                /* makes scope["extensions"]["tls"] of an SSLObject, or NULL */
@@ -124,6 +136,7 @@ typedef struct bolide_server {
     size_t running_count;    /* requests whose application has not returned */
     uint64_t max_requests;   /* 0: no limit */
     size_t max_concurrency;  /* 0: no limit */
+    bool access_details;     /* access_log gets what a bolide_access has, when the response is complete */
     bool closing;            /* shutdown() was called */
 } bolide_server;
 
@@ -137,6 +150,7 @@ struct bolide_request {
     PyObject *body;              /* bytes received and not yet taken by the application, or NULL; no one else has it */
     PyObject *method, *target;   /* str, for the access log; NULL when there is none */
     PyObject *client;            /* likewise */
+    bolide_access *access;       /* for an access log with details, owned; else NULL */
     bolide_awaitable *waiters;   /* list of the awaitables that are suspended; borrowed */
     bolide_request *prev, *next; /* server->running */
     bolide_websocket *ws;        /* of a request for a WebSocket, owned; else NULL */
@@ -179,6 +193,7 @@ enum {
     BOLIDE_REQUEST_FORWARDED = 256,  /* server->forwarded is to see its scope */
     BOLIDE_REQUEST_TRAILERS = 512,   /* the response announced trailers */
     BOLIDE_REQUEST_BODY_SENT = 1024, /* ... and its body is complete */
+    BOLIDE_REQUEST_HEALTH = 2048,    /* the server answers it by itself */
 };
 
 typedef enum {
@@ -308,16 +323,24 @@ void bolide_log_warning(bolide_server *server, const char *message);
 /* '%s - "WebSocket %s" WHAT' at level INFO, as other servers have it. */
 void bolide_log_websocket(bolide_request *r, PyObject *what);
 
-/* The access log's entry for a response that has started. */
+/* The access log's entry for a response that has started; with details, its status is noted for later. */
 void bolide_log_access(bolide_request *r, int status);
+
+/* With details: begin to gather them, once the scope is built; add `body` to what was sent; make the entry, unless it
+ * was made, because the response is complete or nothing more will come of it; forget it. bolide_access_begin() returns
+ * 0, or -1 with an exception set. */
+int bolide_access_begin(bolide_request *r);
+void bolide_access_sent(bolide_request *r, PyObject *body);
+void bolide_access_end(bolide_request *r);
+void bolide_access_free(bolide_request *r);
 
 /* --- server.c --------------------------------------------------------------------------------- */
 
 /* Complete wait_closed() if the server is closed. */
 void bolide_server_check_closed(bolide_server *server);
 
-/* Have on_max_requests called from the loop. */
-void bolide_server_reached_max(bolide_server *server);
+/* A request was answered: have on_max_requests called from the loop, if it is that one. */
+void bolide_server_answered(bolide_server *server);
 
 /* --- state.c ---------------------------------------------------------------------------------- */
 

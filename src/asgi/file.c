@@ -94,6 +94,9 @@ static int send_piece(bolide_request *r) {
     bool more = r->file_left > 0;
     bool trailers = (r->flags & BOLIDE_REQUEST_TRAILERS) != 0 && r->response.framing == BOLIDE_BODY_CHUNKED;
     int result = bolide_response_body(&r->conn->stream, &r->response, piece, more || trailers);
+    if (result == 0) {
+        bolide_access_sent(r, piece);
+    }
     Py_DECREF(piece);
     if (result == 0 && !more && trailers && r->conn != NULL) {
         result = bolide_stream_write(&r->conn->stream, "0\r\n", 3);

@@ -44,6 +44,12 @@ void bolide_log_access(bolide_request *r, int status) {
     if (server->access_log == NULL || r->target == NULL) {
         return;
     }
+    if (server->access_details) {
+        if (r->access != NULL) {
+            r->access->status = status;
+        }
+        return;
+    }
     PyObject *number = PyLong_FromLong(status), *result = NULL;
     if (number != NULL) {
         PyObject *version = r->response.http10 ? as->str_http_1_0 : as->str_http_1_1;
@@ -55,6 +61,79 @@ void bolide_log_access(bolide_request *r, int status) {
     }
     Py_XDECREF(number);
     Py_XDECREF(result);
+}
+
+/* --- the access log with details ------------------------------------------------------------------------------------
+ */
+
+static void access_free(bolide_access *a) {
+    Py_XDECREF(a->headers);
+    Py_XDECREF(a->response_headers);
+    PyMem_Free(a);
+}
+
+int bolide_access_begin(bolide_request *r) {
+    if (!r->server->access_details || r->target == NULL || r->ws != NULL) {
+        return 0;
+    }
+    bolide_access *a = PyMem_Calloc(1, sizeof(*a));
+    if (a == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    a->headers = Py_XNewRef(PyDict_GetItemWithError(r->scope, bolide_asgi_of(r)->str_headers));
+    a->began = uv_hrtime();
+    r->access = a;
+    return 0;
+}
+
+void bolide_access_sent(bolide_request *r, PyObject *body) {
+    if (r->access == NULL || body == NULL || r->response.framing == BOLIDE_BODY_NONE) {
+        return;
+    }
+    if (PyBytes_Check(body)) {
+        r->access->sent += (uint64_t)PyBytes_GET_SIZE(body);
+        return;
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(body, &view, PyBUF_FULL_RO) == 0) {
+        r->access->sent += (uint64_t)view.len;
+        PyBuffer_Release(&view);
+    } else {
+        PyErr_Clear();
+    }
+}
+
+void bolide_access_end(bolide_request *r) {
+    bolide_server *server = r->server;
+    bolide_asgi_state *as = server->st->asgi;
+    bolide_access *a = r->access;
+    if (a == NULL) {
+        return;
+    }
+    r->access = NULL;
+    PyObject *result = NULL;
+    PyObject *args = Py_BuildValue("(OOOOidKOO)", r->client != NULL ? r->client : Py_None, r->method, r->target,
+                                   r->response.http10 ? as->str_http_1_0 : as->str_http_1_1, a->status,
+                                   (double)(uv_hrtime() - a->began) / 1e9, (unsigned long long)a->sent,
+                                   a->headers != NULL ? a->headers : Py_None,
+                                   a->response_headers != NULL ? a->response_headers : Py_None);
+    if (args != NULL && server->access_log != NULL) {
+        result = PyObject_CallObject(server->access_log, args);
+    }
+    if (result == NULL && PyErr_Occurred()) {
+        bolide_loop_report(server->loop, "Exception in the access log", NULL, NULL);
+    }
+    Py_XDECREF(args);
+    Py_XDECREF(result);
+    access_free(a);
+}
+
+void bolide_access_free(bolide_request *r) {
+    if (r->access != NULL) {
+        access_free(r->access);
+        r->access = NULL;
+    }
 }
 
 /* Is the level INFO wanted? */

@@ -78,6 +78,7 @@ static void give_up(bolide_request *r) {
         bolide_log_access(r, 500);
         if (r->conn != NULL) {
             bolide_conn_finish(c, false);
+            bolide_server_answered(r->server);
         }
     } else {
         bolide_conn_close(c);
@@ -142,6 +143,7 @@ static void end(bolide_request *r, PyObject *result, bool suspended) {
             Py_DECREF(exc);
         }
     }
+    bolide_access_end(r);
     detach(r);
     Py_CLEAR(r->scope);
     server->running_count--;
@@ -339,6 +341,16 @@ static bool over_limit(const bolide_server *server) {
            (server->http.conn_count >= server->max_concurrency || server->running_count >= server->max_concurrency);
 }
 
+/* Is it a request that the server answers by itself? The limit of concurrency is not for it: whoever asks wants to know
+ * whether the server works, not whether it has nothing to do. */
+static bool asks_for_health(const bolide_server *server, const bolide_conn *c, const bolide_head *head) {
+    size_t len = (size_t)PyBytes_GET_SIZE(server->health_path);
+    const char *target = head->base + head->target;
+    return (c->parser.method == HTTP_GET || c->parser.method == HTTP_HEAD) && head->target_len >= len &&
+           memcmp(target, PyBytes_AS_STRING(server->health_path), len) == 0 &&
+           (head->target_len == len || target[len] == '?');
+}
+
 static int on_head(bolide_conn *c, const bolide_head *head) {
     bolide_server *server = (bolide_server *)c->http->owner;
     bolide_head_facts facts;
@@ -349,8 +361,14 @@ static int on_head(bolide_conn *c, const bolide_head *head) {
     r->conn = c;
     int status = bolide_scope_build(r, head, &facts);
     r->conn = NULL;
-    if (status == 0 && over_limit(server)) {
+    if (status == 0 && server->health_path != NULL && r->ws == NULL && asks_for_health(server, c, head)) {
+        r->flags |= BOLIDE_REQUEST_HEALTH;
+    } else if (status == 0) {
+        status = bolide_access_begin(r);
+    }
+    if (status == 0 && over_limit(server) && (r->flags & BOLIDE_REQUEST_HEALTH) == 0) {
         bolide_log_access(r, 503);
+        bolide_access_end(r);
         status = 503;
     }
     if (status == 0 && r->ws != NULL && server->closing) {
@@ -415,13 +433,35 @@ static int on_body(bolide_conn *c, const char *data, size_t len) {
     return 0;
 }
 
+/* Neither logged nor counted: a probe every second is not to recycle a worker. */
+static void answer_health(bolide_request *r) {
+    bolide_server *server = r->server;
+    bolide_conn *c = r->conn;
+    r->flags |= BOLIDE_REQUEST_STARTED | BOLIDE_REQUEST_HEAD_SENT | BOLIDE_REQUEST_COMPLETE;
+    r->response.status = server->closing ? 503 : 200;
+    r->response.keep_alive = bolide_conn_may_keep_alive(c);
+    if (bolide_response_start(&c->stream, &server->http.defaults, &r->response, server->health_headers) != 0 ||
+        bolide_response_body(&c->stream, &r->response, server->health_body, false) != 0) {
+        PyErr_Clear();
+        bolide_conn_abort(c);
+    } else {
+        bolide_conn_finish(c, r->response.keep_alive);
+        server->http.total_requests--;
+    }
+    end(r, Py_NewRef(Py_None), false);
+}
+
 static void on_start(bolide_conn *c) {
     bolide_request *r = (bolide_request *)Py_NewRef(c->request);
     r->server->running_count++;
     if ((c->flags & BOLIDE_CONN_MESSAGE) != 0) {
         r->flags |= BOLIDE_REQUEST_LAST;
     }
-    run(r);
+    if ((r->flags & BOLIDE_REQUEST_HEALTH) != 0) {
+        answer_health(r);
+    } else {
+        run(r);
+    }
     Py_DECREF(r);
 }
 
@@ -508,6 +548,10 @@ static int request_traverse(PyObject *self, visitproc visit, void *arg) {
     if (r->ws != NULL) {
         Py_VISIT(r->ws->denial_headers);
     }
+    if (r->access != NULL) {
+        Py_VISIT(r->access->headers);
+        Py_VISIT(r->access->response_headers);
+    }
     return 0;
 }
 
@@ -531,6 +575,7 @@ static void request_dealloc(PyObject *self) {
     Py_CLEAR(r->target);
     Py_CLEAR(r->client);
     bolide_file_end(r);
+    bolide_access_free(r);
     bolide_websocket_free(r->ws);
     bolide_freelist_keep(&server->st->asgi->free_requests, self, FREELIST_MAX);
     Py_DECREF(server);

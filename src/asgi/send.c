@@ -84,6 +84,9 @@ static int send_start(bolide_request *r, PyObject *message) {
         r->flags |= BOLIDE_REQUEST_TRAILERS;
     }
     if (result == 0 && r->server->access_log != NULL) {
+        if (r->access != NULL) {
+            Py_XSETREF(r->access->response_headers, Py_XNewRef(headers));
+        }
         bolide_log_access(r, (int)code);
     }
 done:
@@ -98,9 +101,8 @@ void bolide_request_complete(bolide_request *r) {
         bolide_conn_finish(r->conn, r->response.keep_alive);
     }
     bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
-    if (r->server->http.total_requests == r->server->max_requests) {
-        bolide_server_reached_max(r->server);
-    }
+    bolide_server_answered(r->server);
+    bolide_access_end(r);
 }
 
 /* The end of a body that trailers follow. As send_body(). */
@@ -112,6 +114,7 @@ static int end_body(bolide_request *r, PyObject *body) {
     }
     if (result == 0) {
         r->flags |= BOLIDE_REQUEST_BODY_SENT;
+        bolide_access_sent(r, body);
     }
     return result;
 }
@@ -202,6 +205,9 @@ static int send_body(bolide_request *r, PyObject *message) {
         goto done;
     }
     result = bolide_response_body(&r->conn->stream, &r->response, body, is_more != 0);
+    if (result == 0) {
+        bolide_access_sent(r, body);
+    }
     if (result == 0 && !is_more) {
         bolide_request_complete(r);
     }

@@ -17,10 +17,10 @@
 /* The arguments of Server() before they are checked. */
 typedef struct {
     PyObject *loop, *app, *root_path, *headers, *state, *access_log, *logger, *concurrency, *max_requests, *on_max,
-        *forwarded, *tls_extension;
+        *forwarded, *tls_extension, *health_path;
     const char *scheme, *asgi_version;
     PyObject *ping_interval, *ping_timeout, *max_body, *body_timeout, *write_timeout;
-    int server_header, date_header, reset_context, websockets, ws_deflate;
+    int server_header, date_header, reset_context, websockets, ws_deflate, access_details;
     Py_ssize_t head, fields, body_rate, ws_max_size, ws_max_queue;
     double keep_alive, head_timeout, ws_close_timeout;
 } server_args;
@@ -64,6 +64,8 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                             "limit_body_rate",
                             "timeout_request_body",
                             "timeout_write",
+                            "access_details",
+                            "health_path",
                             NULL};
     *a = (server_args){.server_header = 1,
                        .date_header = 1,
@@ -79,12 +81,12 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                        .scheme = "http",
                        .asgi_version = "3.0"};
     return PyArg_ParseTupleAndKeywords(
-               args, kwargs, "OO|$UssppOOOOOOpOOOnnddpnnOOdpOnOO:Server", names, &a->loop, &a->app, &a->root_path,
+               args, kwargs, "OO|$UssppOOOOOOpOOOnnddpnnOOdpOnOOpO:Server", names, &a->loop, &a->app, &a->root_path,
                &a->scheme, &a->asgi_version, &a->server_header, &a->date_header, &a->headers, &a->state, &a->access_log,
                &a->logger, &a->forwarded, &a->tls_extension, &a->reset_context, &a->concurrency, &a->max_requests,
                &a->on_max, &a->head, &a->fields, &a->keep_alive, &a->head_timeout, &a->websockets, &a->ws_max_size,
                &a->ws_max_queue, &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout, &a->ws_deflate,
-               &a->max_body, &a->body_rate, &a->body_timeout, &a->write_timeout)
+               &a->max_body, &a->body_rate, &a->body_timeout, &a->write_timeout, &a->access_details, &a->health_path)
                ? 0
                : -1;
 }
@@ -155,6 +157,7 @@ static int take_objects(bolide_server *s, const server_args *a) {
     s->on_max = optional(a->on_max);
     s->forwarded = optional(a->forwarded);
     s->tls_extension = optional(a->tls_extension);
+    s->access_details = a->access_details != 0;
     s->context = a->reset_context ? PyContext_New() : PyContext_CopyCurrent();
     s->logger = optional(a->logger);
     if (s->logger == NULL) {
@@ -205,6 +208,23 @@ static int set_up_websockets(bolide_server *s, const server_args *a) {
     return 0;
 }
 
+/* What a request for `path`, bytes or None, is answered with. 0, or -1 with an exception set. */
+static int set_up_health(bolide_server *s, PyObject *path) {
+    static const char body[] = "ok\n";
+    if (path == NULL || path == Py_None) {
+        return 0;
+    }
+    if (!PyBytes_Check(path) || PyBytes_GET_SIZE(path) == 0 || PyBytes_AS_STRING(path)[0] != '/') {
+        PyErr_SetString(PyExc_ValueError, "health_path must be bytes that start with a slash");
+        return -1;
+    }
+    s->health_path = Py_NewRef(path);
+    s->health_body = PyBytes_FromString(body);
+    s->health_headers = Py_BuildValue("((yy)(yy)(yy))", "content-type", "text/plain; charset=utf-8", "content-length",
+                                      "3", "cache-control", "no-store");
+    return s->health_body != NULL && s->health_headers != NULL ? 0 : -1;
+}
+
 static int set_up_http(bolide_server *s, const server_args *a, PyObject *root_path) {
     bolide_http *http = &s->http;
     PyObject *headers = a->headers != NULL ? Py_NewRef(a->headers) : PyTuple_New(0);
@@ -241,7 +261,8 @@ PyDoc_STRVAR(server_doc,
              "       timeout_keep_alive=5.0, timeout_request_head=60.0, websockets=True,\n"
              "       ws_max_size=16777216, ws_max_queue=32, ws_ping_interval=20.0, ws_ping_timeout=20.0,\n"
              "       ws_close_timeout=10.0, ws_per_message_deflate=True, limit_max_body=None,\n"
-             "       limit_body_rate=0, timeout_request_body=60.0, timeout_write=60.0)\n--\n\n"
+             "       limit_body_rate=0, timeout_request_body=60.0, timeout_write=60.0,\n"
+             "       access_details=False, health_path=None)\n--\n\n"
              "An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one loop; it speaks to the sockets "
              "given to listen().\n\n"
              "See the type stub for the arguments.");
@@ -268,7 +289,8 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     s->st = st;
     PyObject *root_path = a.root_path != NULL ? Py_NewRef(a.root_path) : PyUnicode_FromString("");
     if (root_path == NULL || take_objects(s, &a) < 0 || set_up_websockets(s, &a) < 0 ||
-        bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 || set_up_http(s, &a, root_path) < 0) {
+        set_up_health(s, a.health_path) < 0 || bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 ||
+        set_up_http(s, &a, root_path) < 0) {
         Py_XDECREF(root_path);
         Py_DECREF(s);
         return NULL;
@@ -447,7 +469,11 @@ static PyObject *server_wait_closed(PyObject *self, PyObject *Py_UNUSED(ignored)
     return future;
 }
 
-void bolide_server_reached_max(bolide_server *s) {
+void bolide_server_answered(bolide_server *s) {
+    if (s->max_requests == 0 || s->http.total_requests < s->max_requests) {
+        return;
+    }
+    s->max_requests = 0;
     if (s->on_max != NULL && bolide_loop_schedule(s->loop, s->on_max, NULL, 0, NULL) < 0) {
         bolide_loop_report(s->loop, "calling on_max_requests failed", NULL, NULL);
     }
@@ -516,6 +542,9 @@ static void server_dealloc(PyObject *self) {
     (void)server_clear(self);
     Py_CLEAR(s->asgi);
     Py_CLEAR(s->extensions);
+    Py_CLEAR(s->health_path);
+    Py_CLEAR(s->health_headers);
+    Py_CLEAR(s->health_body);
     Py_CLEAR(s->logger);
     Py_CLEAR(s->waiters);
     Py_CLEAR(s->server_name);
