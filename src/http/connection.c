@@ -140,9 +140,8 @@ static void end_exchange(bolide_conn *c) {
     c->flags |= BOLIDE_CONN_SERVED;
     c->since_ms = 0;
     c->discarded = 0;
-    if (c->http->closing) {
-        bolide_conn_close(c);
-    }
+    /* Also when the server is closing: the response began before and did not say so, thus the next request may be on
+     * its way, and is answered with "connection: close". The sweep closes the connection if none comes. */
 }
 
 /* Bytes were parsed: tell the owner what that brought. */

@@ -190,6 +190,11 @@ void bolide_http_add(bolide_conn *c) {
 
 void bolide_http_begin_closing(bolide_http *http) {
     http->closing = true;
+    for (bolide_conn *c = http->conns; c != NULL; c = c->next) {
+        if (bolide_conn_is_idle(c) && (c->flags & BOLIDE_CONN_LINGERING) == 0) {
+            c->since_ms = 0; /* the time that is left begins now, however long it has been idle */
+        }
+    }
     if (http->conn_count > 0 && http->handles != NULL) {
         http->handles->sweep_ms = CLOSING_SWEEP_MS;
         uv_timer_start(&http->handles->sweep, on_sweep, CLOSING_SWEEP_MS, CLOSING_SWEEP_MS);

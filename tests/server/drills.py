@@ -1,0 +1,277 @@
+"""Drills: workers that are replaced, stopped and killed under load, and what the clients saw of it.
+
+    python tests/server/drills.py                      all three, in full: about ten minutes
+    python tests/server/drills.py --rolls 5 --stops 0 --kills 10
+
+A request counts as lost when it was sent on a connection that the server had accepted, and its response did not come
+whole. A connection that is opened while the server stops may be refused, or reset before it was accepted.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import bolide
+
+APP = """
+import asyncio, itertools, os
+
+number = itertools.count()
+PID = str(os.getpid()).encode()
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    if next(number) % 2:
+        await asyncio.sleep(0.004)
+    headers = [(b"content-length", b"1024"), (b"x-worker", PID)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"x" * 512, "more_body": True})
+    await asyncio.sleep(0)
+    await send({"type": "http.response.body", "body": b"x" * 512})
+"""
+DEADLINE = 60.0
+
+
+@dataclasses.dataclass
+class Figures:
+    """What the clients saw.
+
+    Attributes:
+        answered: requests with a whole response.
+        lost: descriptions of requests that went unanswered on an accepted connection.
+        refused: connections that could not be made, or were reset before their first response while the server stopped.
+        connections: made.
+        workers: process ids of those that answered.
+    """
+
+    answered: int = 0
+    lost: list[str] = dataclasses.field(default_factory=list)
+    refused: int = 0
+    connections: int = 0
+    workers: set[str] = dataclasses.field(default_factory=set)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.answered} requests answered by {len(self.workers)} workers over {self.connections} connections, "
+            f"{len(self.lost)} lost, {self.refused} connections refused"
+        )
+
+
+class Load:
+    """Clients that send requests, one after another, until they are told to stop."""
+
+    def __init__(self, port: int, clients: int) -> None:
+        self.figures = Figures()
+        self.stopping = False  # the server is: connections may be refused
+        self._over = False
+        self._port = port
+        self._clients = clients
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Figures]:
+        """Context in which the load is on."""
+        tasks = [asyncio.create_task(self._client(number)) for number in range(self._clients)]
+        try:
+            while self.figures.answered < self._clients:
+                await asyncio.sleep(0.01)
+            yield self.figures
+        finally:
+            self._over = True
+            async with asyncio.timeout(DEADLINE):
+                await asyncio.gather(*tasks)
+
+    async def _client(self, number: int) -> None:
+        # Every fourth closes its connection after a while, so that new ones come all the time.
+        limit = 20 if number % 4 == 0 else sys.maxsize
+        while not self._over:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError as exc:
+                self.figures.refused += 1
+                if not self.stopping:
+                    self.figures.lost.append(f"connect: {exc!r}")
+                await asyncio.sleep(0.02)
+                continue
+            self.figures.connections += 1
+            try:
+                await self._converse(reader, writer, limit)
+            finally:
+                writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int) -> None:
+        for count in range(limit):
+            if self._over:
+                return
+            got = b""
+            try:
+                writer.write(b"GET /drill HTTP/1.1\r\nHost: drill\r\n\r\n")
+                got = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(1024)
+            except (OSError, asyncio.IncompleteReadError) as exc:
+                if self.stopping and count == 0 and not got:
+                    self.figures.refused += 1
+                else:
+                    self.figures.lost.append(f"{'a later' if count else 'the first'} request of a connection: {exc!r}")
+                return
+            head = got.lower()
+            assert head.startswith(b"http/1.1 200 ") and body == b"x" * 1024, (got, body)
+            self.figures.answered += 1
+            self.figures.workers.add(re.search(rb"x-worker: (\d+)", head)[1].decode())
+            if b"connection: close" in head:
+                return
+
+
+class Supervised:
+    """The server with two workers."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        (folder / "drilled.py").write_text(APP)
+        self._log = open(folder / "log", "w+")  # noqa: SIM115 - closed by stop()
+        command = [sys.executable, "-m", "bolide", "drilled:app", "--port", "0", "--workers", str(workers)]
+        command += ["--no-access-log", "--lifespan", "off"]
+        self.process = subprocess.Popen(command, cwd=folder, stderr=self._log, stdout=self._log)
+        self._path = folder / "log"
+
+    @property
+    def log(self) -> str:
+        return self._path.read_text()
+
+    async def wait(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """Wait for a number of matches in the log; the last of them."""
+        async with asyncio.timeout(DEADLINE):
+            while len(found := list(re.finditer(pattern, self.log))) < count:
+                assert self.process.poll() is None, self.log
+                await asyncio.sleep(0.01)
+        return found[count - 1]
+
+    async def port(self, workers: int) -> int:
+        match = await self.wait(r"running on http://127\.0\.0\.1:(\d+)")
+        await self.wait("Started server process", workers)
+        return int(match[1])
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    async def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE):
+            while self.process.poll() is None:
+                await asyncio.sleep(0.01)
+        self._log.close()
+        assert self.process.returncode == 0, self.log
+
+
+@contextlib.asynccontextmanager
+async def supervised(workers: int = 2) -> AsyncIterator[tuple[Supervised, int]]:
+    """A server, and the port it serves on."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = Supervised(Path(folder), workers)
+        try:
+            yield server, await server.port(workers)
+            await server.stop()
+        finally:
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
+
+
+async def rolling_restarts(count: int, clients: int = 64) -> Figures:
+    """SIGHUP replaces both workers, `count` times, under load: nothing may be lost or refused."""
+    async with supervised() as (server, port):
+        load = Load(port, clients)
+        async with load.running() as figures:
+            for number in range(1, count + 1):
+                server.process.send_signal(signal.SIGHUP)
+                await server.wait("Finished server process", 2 * number)
+        return figures
+
+
+async def stops(count: int, clients: int = 64) -> Figures:
+    """SIGTERM stops the server, `count` times, under load: what was accepted is answered."""
+    total = Figures()
+    for _ in range(count):
+        async with supervised() as (server, port):
+            load = Load(port, clients)
+            async with load.running() as figures:
+                await asyncio.sleep(random.uniform(0.05, 0.3))
+                load.stopping = True
+                await server.stop()
+        total.answered += figures.answered
+        total.lost += figures.lost
+        total.refused += figures.refused
+        total.connections += figures.connections
+        total.workers |= figures.workers
+    return total
+
+
+async def kills(seconds: int, clients: int = 64) -> Figures:
+    """kill -9 of a random worker every second: the requests that it was at are lost, and nothing else."""
+    async with supervised() as (server, port):
+        load = Load(port, clients)
+        async with load.running() as figures:
+            before = server.descriptors()
+            for number in range(1, seconds + 1):
+                await asyncio.sleep(1)
+                os.kill(random.choice(server.workers()), signal.SIGKILL)
+                await server.wait("was killed by SIGKILL", number)
+            await server.wait("Started server process", 2 + seconds)
+            answered = figures.answered
+            async with asyncio.timeout(DEADLINE):
+                while figures.answered < answered + clients:
+                    await asyncio.sleep(0.01)
+            assert len(server.workers()) == 2
+            assert server.descriptors() <= before, "descriptors leak in the supervisor"
+        # A worker is at most at one request for each client when it dies.
+        assert len(figures.lost) <= seconds * clients
+        assert not any(line.startswith("connect") for line in figures.lost), figures.lost
+    with contextlib.suppress(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+        raise AssertionError("somebody still listens")
+    return figures
+
+
+async def drill(options: argparse.Namespace) -> None:
+    """Run what was asked for and print the figures."""
+    for name, run, count in (
+        ("rolling restarts", rolling_restarts, options.rolls),
+        ("stops", stops, options.stops),
+        ("kills", kills, options.kills),
+    ):
+        if count:
+            began = time.monotonic()
+            figures = await run(count, options.clients)
+            print(f"{count} {name} in {time.monotonic() - began:.0f} s: {figures}", flush=True)
+            for line in sorted(set(figures.lost)):
+                print(f"    {figures.lost.count(line)} x {line}")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rolls", type=int, default=100, help="rolling restarts by SIGHUP")
+    parser.add_argument("--stops", type=int, default=20, help="stops by SIGTERM")
+    parser.add_argument("--kills", type=int, default=60, help="seconds, with a kill -9 in each")
+    parser.add_argument("--clients", type=int, default=64)
+    bolide.run(drill(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
