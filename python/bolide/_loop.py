@@ -17,7 +17,7 @@ import threading
 import weakref
 from asyncio import base_events, constants, events, sslproto
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
 
@@ -43,6 +43,17 @@ class _WatchedDescriptors:
 
 class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An asyncio event loop on libuv: every method of asyncio.AbstractEventLoop, as in the running CPython."""
+
+    if TYPE_CHECKING:
+        # asyncio's own, which its type stubs leave out.
+        _csock: socket.socket
+        _asyncgen_firstiter_hook: Any
+        _asyncgen_finalizer_hook: Any
+
+        def _make_self_pipe(self) -> None: ...
+        def _close_self_pipe(self) -> None: ...
+        def _check_running(self) -> None: ...
+        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
 
     def __init__(self) -> None:
         # The running CPython's own, for whatever it keeps on a loop; a real selector would have no work here.
@@ -94,7 +105,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
 
     def _add_callback_signalsafe(self, handle: events.Handle) -> None:
         if not handle.cancelled():
-            self.call_soon_threadsafe(handle._run)  # type: ignore[attr-defined]
+            self.call_soon_threadsafe(handle._run)
 
     # --- closing ------------------------------------------------------------------------------------------------------
 
@@ -138,7 +149,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
 
     def _stop_serving(self, sock: socket.socket) -> None:
         self._stop_listening(sock)
-        super()._stop_serving(sock)
+        super()._stop_serving(sock)  # type: ignore[misc]
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         # The transport's descriptor stays with libuv; a duplicate of it is what sock_sendfile() waits on.

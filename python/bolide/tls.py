@@ -98,7 +98,7 @@ def choose_by_name(default: ssl.SSLContext, others: Mapping[str, ssl.SSLContext]
             if chosen is not None:
                 connection.context = chosen
 
-    default.sni_callback = choose  # type: ignore[assignment]
+    default.sni_callback = choose
 
 
 class TLSExtension:
@@ -136,7 +136,7 @@ def describe_connection(connection: ssl.SSLObject, suites: dict[str, int] | None
     cipher = connection.cipher()
     if cipher is not None and cipher[0] not in suites:
         suites.update((suite["name"], suite["id"] & 0xFFFF) for suite in connection.context.get_ciphers())
-    subject = (connection.getpeercert() or {}).get("subject") if chain else None
+    subject: Any = (connection.getpeercert() or {}).get("subject") if chain else None
     return {
         "server_cert": None,
         "client_cert_chain": chain,
@@ -156,7 +156,7 @@ def _client_chain(connection: ssl.SSLObject) -> list[str]:
     if hasattr(connection, "get_unverified_chain"):  # since Python 3.13
         ders: Sequence[bytes] = connection.get_unverified_chain()
     else:
-        internal = getattr(connection, "_sslobj", None)
+        internal: Any = getattr(connection, "_sslobj", None)
         certificates = internal.get_unverified_chain() if hasattr(internal, "get_unverified_chain") else None
         ders = [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in certificates] if certificates else [leaf]
     return [ssl.DER_cert_to_PEM_cert(der) for der in ders]
