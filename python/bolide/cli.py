@@ -134,7 +134,14 @@ OPTIONS: dict[str, list[Option]] = {
         Option("--uds-permissions", "Mode of the Unix socket's file, octal. [default: as it was, or 666]", parse_mode,
                metavar="MODE"),
         Option("--fd", "Listen on the socket of this file descriptor.", int),
+        Option("--bind", "Listen here instead: HOST:PORT, :PORT for all interfaces, [IPV6]:PORT, unix:PATH or "
+               "fd://NUMBER; may be repeated.", metavar="ADDRESS", many=True),
         Option("--backlog", "Length of the queue of connections not yet accepted.", int, 2048),
+        Option("--tcp-keepalive", "Seconds after which an idle peer is asked whether it is there.", int, 0,
+               metavar="SECONDS"),
+        Option("--tcp-defer-accept", "Accept a connection once it has sent something, or after these seconds.", int, 0,
+               metavar="SECONDS"),
+        Option("--tcp-fast-open", "Length of the queue for TCP Fast Open; 0: off.", int, 0),
     ],
     "HTTP": [
         Option("--header", "Add a header to every response; may be repeated.", parse_header, dest="headers",
@@ -145,6 +152,7 @@ OPTIONS: dict[str, list[Option]] = {
                "proxies.", bool, True, negatable=True),
         Option("--forwarded-allow-ips", "The trusted proxies: addresses, networks, literals, separated by commas; * "
                "trusts all. [default: $FORWARDED_ALLOW_IPS or 127.0.0.1,::1]", metavar="LIST"),
+        Option("--health-path", "Answer this path by the server alone, with 200 while it serves.", metavar="PATH"),
         Option("--http", "HTTP implementation: bolide has one; other names are ignored with a note.", str, "auto"),
         Option("--http2", "HTTP/2.", bool, False),
         Option("--h11-max-incomplete-event-size", "Longest head of a request, bytes.", int, metavar="BYTES"),
@@ -198,6 +206,9 @@ OPTIONS: dict[str, list[Option]] = {
     "Logging": [
         Option("--log-level", "Least level that is logged. [default: info]", choices=_LOG_LEVELS),
         Option("--access-log", "Log each request.", bool, True, negatable=True),
+        Option("--log-format", "How both logs look.", str, "text", choices=("text", "json")),
+        Option("--access-log-format", "Lines of the access log, with gunicorn's atoms: '%(h)s \"%(r)s\" %(s)s %(L)s'.",
+               metavar="FORMAT"),
         Option("--use-colors", "Colour the log. [default: on a terminal]", bool, negatable=True),
         Option("--log-config", "Logging configuration: .json, .toml, .yaml or .ini.", parse_existing_path,
                metavar="FILE"),

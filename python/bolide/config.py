@@ -15,9 +15,10 @@ from configparser import RawConfigParser
 from typing import IO, Any, Literal, NoReturn, TypeAlias
 
 from bolide._types import ASGI3App
+from bolide.accesslog import check_format
 from bolide.importer import ImportFromStringError, import_from_string
 from bolide.logging import LOG_LEVELS, LOGGING_CONFIG, TRACE, styled
-from bolide.sockets import bind_tcp, bind_unix, socket_of_fd
+from bolide.sockets import Address, BindError, TCPOptions, parse_address
 from bolide.tls import TLSExtension, choose_by_name, create_ssl_context, parse_named_certificate
 
 __all__ = ["LOAD_FAILURE", "LOGGING_CONFIG", "LOG_LEVELS", "STARTUP_FAILURE", "Config", "UnsupportedOptionError"]
@@ -135,6 +136,9 @@ class Config:
         log_level: name ("critical" ... "trace") or number; None keeps that of log_config.
         access_log: whether requests are logged on "bolide.access".
         use_colors: True, False, or None: when the log goes to a terminal.
+        log_format: "text", or "json" for an object a line, in both logs; the latter needs the formatters of the default
+            log_config.
+        access_log_format: a line of the access log with gunicorn's atoms: '%(h)s "%(r)s" %(s)s %(L)s'; None: the usual.
         interface: "asgi3", "asgi2", "wsgi", or "auto" to tell ASGI 3 from 2 by the application's signature.
         reload: whether the server restarts when files change; needs an import string as `app`.
         reload_dirs: the folders to watch, by default the current one.
@@ -178,6 +182,12 @@ class Config:
         h11_max_incomplete_event_size: longest head of a request, bytes; None: the server's default.
         reset_contextvars: whether each request starts with an empty contextvars.Context.
         uds_permissions: mode of the Unix socket's file; None: as the file had, or 0o666.
+        bind: addresses to listen on in place of host, port, uds and fd: each "HOST:PORT", ":PORT" for all interfaces,
+            "[IPV6]:PORT", "unix:PATH" or "fd://NUMBER".
+        tcp_keepalive: seconds after which an idle peer is asked whether it is there; 0: never.
+        tcp_defer_accept: seconds within which a connection is only accepted once it has sent something; 0: at once.
+        tcp_fast_open: length of the queue for TCP Fast Open; 0: off.
+        health_path: path that GET and HEAD are answered for by the server alone, with 200; None: there is none.
         max_rss: resident memory, in bytes, above which a worker is replaced; None: no limit.
 
     Raises:
@@ -250,6 +260,13 @@ class Config:
         reset_contextvars: bool = False,
         uds_permissions: int | None = None,
         max_rss: int | None = None,
+        log_format: Literal["text", "json"] = "text",
+        access_log_format: str | None = None,
+        bind: Sequence[str] | str | None = None,
+        tcp_keepalive: int = 0,
+        tcp_defer_accept: int = 0,
+        tcp_fast_open: int = 0,
+        health_path: str | None = None,
     ) -> None:
         self.app = app
         self.host = host
@@ -313,6 +330,11 @@ class Config:
         self.reset_contextvars = reset_contextvars
         self.uds_permissions = uds_permissions
         self.max_rss = max_rss
+        self.log_format: Literal["text", "json"] = log_format
+        self.access_log_format = access_log_format
+        self.bind = [bind] if isinstance(bind, str) else list(bind or ())
+        self.tcp_options = TCPOptions(tcp_keepalive, tcp_defer_accept, tcp_fast_open)
+        self.health_path = health_path
 
         self.loaded = False
         self.loaded_app: ASGI3App | None = None
@@ -347,6 +369,11 @@ class Config:
             raise ValueError(f"workers is at least 1, not {self.workers}")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is 0 to 65535, not {self.port}")
+        self.addresses()
+        if self.health_path is not None and not self.health_path.startswith("/"):
+            raise ValueError(f"health_path starts with a slash, which {self.health_path!r} does not")
+        if self.access_log_format is not None:
+            check_format(self.access_log_format)
         for name in ("ws_max_size", "ws_max_queue"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
@@ -403,12 +430,16 @@ class Config:
             ImportError: it is YAML and PyYAML is not installed.
         """
         logging.addLevelName(TRACE, "TRACE")
+        if self.log_format not in ("text", "json"):
+            raise ValueError(f"log_format is text or json, not {self.log_format!r}")
+        if self.log_format == "json":
+            self._set_formatters({"()": "bolide.logging.JSONFormatter"})
         if isinstance(self.log_config, dict):
             if self.use_colors is not None:
                 self.log_config = copy.deepcopy(self.log_config)
                 for name in ("default", "access"):
                     formatter = self.log_config.get("formatters", {}).get(name)
-                    if formatter is not None:
+                    if formatter is not None and self.log_format == "text":
                         formatter["use_colors"] = self.use_colors
             logging.config.dictConfig(self.log_config)
         elif isinstance(self.log_config, str | os.PathLike):
@@ -428,6 +459,12 @@ class Config:
             access = logging.getLogger("bolide.access")
             access.handlers = []
             access.propagate = False
+
+    def _set_formatters(self, formatter: dict[str, Any]) -> None:
+        if not isinstance(self.log_config, dict) or not {"default", "access"} <= self.log_config["formatters"].keys():
+            raise ValueError("log_format has no effect with a log_config of your own: it names its formatters itself")
+        self.log_config = copy.deepcopy(self.log_config)
+        self.log_config["formatters"].update(default=formatter, access=formatter)
 
     def load_app(self) -> Any:
         """The object that `app` names, imported.
@@ -560,6 +597,20 @@ class Config:
             exit_with_error(f"Error loading event loop factory. {exc}", LOAD_FAILURE)
         return found
 
+    def addresses(self) -> list[Address]:
+        """Where to listen.
+
+        Raises:
+            ValueError: one of `bind` is no address.
+        """
+        if self.bind:
+            return [parse_address(text) for text in self.bind]
+        if self.uds is not None:
+            return [Address(path=self.uds)]
+        if self.fd is not None:
+            return [Address(fd=self.fd)]
+        return [Address(host=self.host or "", port=self.port)]
+
     def bind_socket(self) -> socket.socket:
         """A bound, inheritable socket that does not listen yet, for a parent that hands it to its workers.
 
@@ -568,38 +619,29 @@ class Config:
         Raises:
             SystemExit: code 1, after one line in the log: the address cannot be bound.
         """
+        address = self.addresses()[0]
         try:
-            sock = self._bind_one()
-        except OSError as exc:
-            exit_with_error(describe_bind_error(self, exc), LOAD_FAILURE)
-        self.log_listening([sock])
+            sock = address.bind_first(self.uds_permissions, self.tcp_options)
+        except BindError as exc:
+            exit_with_error(exc, LOAD_FAILURE)
+        self.log_listening([(address, [sock])])
         sock.set_inheritable(True)
         return sock
 
-    def _bind_one(self) -> socket.socket:
-        if self.uds is not None:
-            return bind_unix(self.uds, self.uds_permissions)
-        if self.fd is not None:
-            return socket_of_fd(self.fd)
-        infos = socket.getaddrinfo(
-            self.host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-        )
-        family, _, proto, _, address = infos[0]
-        return bind_tcp(family, proto, address)
-
-    def log_listening(self, sockets: Sequence[socket.socket]) -> None:
-        """Log where the server listens: `sockets` are its listening sockets, at least one."""
-        if self.uds is not None:
-            where, shown = "unix socket %s", (self.uds,)
-        elif self.fd is not None:
-            where, shown = "socket %s", (sockets[0].getsockname(),)
-        else:
-            host = self.host or "0.0.0.0"
-            port = self.port or sockets[0].getsockname()[1]
-            scheme = "https" if self.is_ssl else "http"
-            where, shown = "%s", (f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}",)
-        color_message = f"Bolide running on {where.replace('%s', styled('%s', 'bold'))} {_HOW_TO_QUIT}"
-        logger.info(f"Bolide running on {where} {_HOW_TO_QUIT}", *shown, extra={"color_message": color_message})
+    def log_listening(self, bound: Sequence[tuple[Address, Sequence[socket.socket]]]) -> None:
+        """Log where the server listens: each address with its sockets, at least one."""
+        for address, sockets in bound:
+            if address.path is not None:
+                where, shown = "unix socket %s", address.path
+            elif address.fd is not None:
+                where, shown = "socket %s", str(sockets[0].getsockname())
+            else:
+                host = address.host or "0.0.0.0"
+                port = address.port or sockets[0].getsockname()[1]
+                scheme = "https" if self.is_ssl else "http"
+                where, shown = "%s", f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+            color_message = f"Bolide running on {where.replace('%s', styled('%s', 'bold'))} {_HOW_TO_QUIT}"
+            logger.info(f"Bolide running on {where} {_HOW_TO_QUIT}", shown, extra={"color_message": color_message})
 
 
 def _unsupported_options(config: Config) -> Mapping[str, bool]:
@@ -647,16 +689,3 @@ def _encode_header(name: str, value: str) -> tuple[bytes, bytes]:
     if any(byte in b"\r\n\0" for byte in encoded[1]):
         raise ValueError(f"the value of the header {name} contains a control character")
     return encoded
-
-
-def describe_bind_error(config: Config, exc: OSError) -> str:
-    """One line that says where `config` wanted to listen and why it could not."""
-    if config.uds is not None:
-        where = f"unix socket {config.uds}"
-    elif config.fd is not None:
-        where = f"file descriptor {config.fd}"
-    else:
-        host = config.host or "0.0.0.0"
-        where = f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}"
-    reason = exc.strerror or str(exc)
-    return f"Cannot listen on {where}: {reason[:1].lower()}{reason[1:]}"

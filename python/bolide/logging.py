@@ -1,11 +1,21 @@
-"""The log records' look: a level prefix, coloured on a terminal, and one line per request in the access log."""
+"""The log records' look: a level prefix, coloured on a terminal, one line per request in the access log; or JSON."""
 
+import datetime
 import http
+import json
 import logging
 import sys
 from typing import Any, Literal
 
-__all__ = ["LOGGING_CONFIG", "LOG_LEVELS", "TRACE", "AccessFormatter", "DefaultFormatter", "reopen_log_files"]
+__all__ = [
+    "LOGGING_CONFIG",
+    "LOG_LEVELS",
+    "TRACE",
+    "AccessFormatter",
+    "DefaultFormatter",
+    "JSONFormatter",
+    "reopen_log_files",
+]
 
 TRACE = 5
 """Level below DEBUG: every ASGI message is logged, bodies replaced by their lengths."""
@@ -19,6 +29,8 @@ LOG_LEVELS: dict[str, int] = {
     "trace": TRACE,
 }
 
+_ACCESS_LINE = '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s'
+
 LOGGING_CONFIG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -30,13 +42,13 @@ LOGGING_CONFIG: dict[str, Any] = {
         },
         "access": {
             "()": "bolide.logging.AccessFormatter",
-            "fmt": '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
+            "fmt": _ACCESS_LINE,
             "use_colors": None,
         },
     },
     "handlers": {
-        "default": {"class": "logging.StreamHandler", "formatter": "default", "stream": "ext://sys.stderr"},
-        "access": {"class": "logging.StreamHandler", "formatter": "access", "stream": "ext://sys.stdout"},
+        "default": {"class": "bolide.logqueue.QueuedHandler", "formatter": "default", "stream": "ext://sys.stderr"},
+        "access": {"class": "bolide.logqueue.QueuedHandler", "formatter": "access", "stream": "ext://sys.stdout"},
     },
     "loggers": {
         "bolide": {"handlers": ["default"], "level": "INFO", "propagate": False},
@@ -66,7 +78,8 @@ _LEVEL_COLORS = {
     logging.CRITICAL: "bright_red",
 }
 _STATUS_COLORS = {1: "bright_white", 2: "green", 3: "yellow", 4: "red", 5: "bright_red"}
-_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
+PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
+"""The reason phrases of status codes."""
 
 
 def styled(text: str, *styles: str) -> str:
@@ -130,12 +143,21 @@ class AccessFormatter(DefaultFormatter):
     """Formatter of the access log, with the fields `client_addr`, `request_line` and `status_code`.
 
     The arguments of a record are (client address, method, path with query, HTTP version, status code); the status code
-    is shown with its reason phrase.
+    is shown with its reason phrase. A record without arguments is a line of access_log_format and stands as it is.
     """
 
     def should_use_colors(self) -> bool:
         """Whether the stream that this log goes to by default, stdout, is a terminal."""
         return _is_terminal(sys.stdout)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it makes the default's line, without colours."""
+        return not self.use_colors and self._fmt == _ACCESS_LINE
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of `record`."""
+        return super().formatMessage(record) if record.args else record.message
 
     def add_fields(self, record: logging.LogRecord) -> None:
         super().add_fields(record)
@@ -144,12 +166,36 @@ class AccessFormatter(DefaultFormatter):
         client_addr, method, path, http_version, code = record.args
         status = int(code)  # type: ignore[call-overload]
         request_line = f"{method} {path} HTTP/{http_version}"
-        status_code = f"{status} {_PHRASES.get(status, '')}"
+        status_code = f"{status} {PHRASES.get(status, '')}"
         if self.use_colors:
             request_line = styled(request_line, "bold")
             color = _STATUS_COLORS.get(status // 100)
             status_code = styled(status_code, color) if color else status_code
         record.__dict__.update(client_addr=client_addr, request_line=request_line, status_code=status_code)
+
+
+class JSONFormatter(logging.Formatter):
+    """Formatter that makes each record a line of JSON.
+
+    The keys are `time` (ISO 8601, UTC), `level`, `logger`, `message`, for a traceback `exception`, for a stack `stack`.
+    Records of the access log have those of bolide.accesslog.Access.fields() besides.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of `record`."""
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        fields: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage().rstrip("\n"),
+        }
+        fields.update(getattr(record, "access", None) or {})
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(fields, ensure_ascii=False, default=str)
 
 
 def reopen_log_files() -> None:

@@ -78,3 +78,10 @@ class ServeOptions(TypedDict, total=False):
     reset_contextvars: bool
     uds_permissions: int | None
     max_rss: int | None
+    log_format: Literal["text", "json"]
+    access_log_format: str | None
+    bind: Sequence[str] | str | None
+    tcp_keepalive: int
+    tcp_defer_accept: int
+    tcp_fast_open: int
+    health_path: str | None

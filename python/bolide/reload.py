@@ -14,10 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from bolide.config import LOAD_FAILURE, Config, describe_bind_error, exit_with_error
+from bolide.config import LOAD_FAILURE, Config, exit_with_error
 from bolide.logging import styled
-from bolide.sockets import bind_unix, listening_group, socket_of_fd, unlink_unix
+from bolide.logqueue import queued_logs
+from bolide.sockets import BindError, ListeningGroup
 from bolide.supervisor import State, Worker
+from bolide.systemd import Notifier
 
 __all__ = ["FileFilter", "Polling", "Reloader"]
 
@@ -175,7 +177,7 @@ class Reloader:
         self.config = config
         self._stop = threading.Event()
         self._signals: list[int] = []
-        self._uds_inode: int | None = None
+        self._group: ListeningGroup | None = None
 
     def run(self) -> int:
         """Serve until told to stop.
@@ -188,7 +190,9 @@ class Reloader:
             ValueError: the configuration cannot be handed to another process.
         """
         matters = FileFilter(self.config)
+        notifier = Notifier.from_environment()
         sockets = self._bind()
+        notifier.ready()
         worker: Worker | None = None
         before: dict[int, Any] = {
             number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
@@ -199,14 +203,16 @@ class Reloader:
             folders = ", ".join(map(str, matters.folders))
             logger.info("Watching for changes in %s", folders)
             worker = Worker(self.config, sockets)
-            self._watch(watcher, worker, sockets)
+            with queued_logs():
+                self._watch(watcher, worker, sockets)
         finally:
+            notifier.stopping()
             for number, handler in before.items():
                 signal.signal(number, handler)
             for sock in sockets:
                 sock.close()
-            if self._uds_inode is not None and self.config.uds is not None:
-                unlink_unix(self.config.uds, self._uds_inode)
+            if self._group is not None:
+                self._group.close()
         self._log_process("", "Stopping reloader process")
         return 0
 
@@ -253,19 +259,16 @@ class Reloader:
     def _bind(self) -> list[socket.socket]:
         config = self.config
         try:
-            if config.uds is not None:
-                sockets = [bind_unix(config.uds, config.uds_permissions)]
-                self._uds_inode = os.stat(config.uds).st_ino
-            elif config.fd is not None:
-                sockets = [socket_of_fd(config.fd)]
-            else:
-                sockets = listening_group(config.host, config.port).more()
-            for sock in sockets:
-                sock.listen(config.backlog)
-        except OSError as exc:
-            exit_with_error(describe_bind_error(config, exc), LOAD_FAILURE)
-        config.log_listening(sockets)
-        return sockets
+            self._group = ListeningGroup(config.addresses(), config.uds_permissions, config.tcp_options)
+            bound = self._group.more()
+            for address, sockets in bound:
+                with address.explaining():
+                    for sock in sockets:
+                        sock.listen(config.backlog)
+        except BindError as exc:
+            exit_with_error(exc, LOAD_FAILURE)
+        config.log_listening(bound)
+        return [sock for _, sockets in bound for sock in sockets]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)

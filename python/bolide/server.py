@@ -17,11 +17,14 @@ from typing import Any, Unpack
 
 from bolide import _core, _runner
 from bolide._types import Scope
-from bolide.config import LOAD_FAILURE, STARTUP_FAILURE, Config, describe_bind_error, exit_with_error
+from bolide.accesslog import make_access_log
+from bolide.config import LOAD_FAILURE, STARTUP_FAILURE, Config, exit_with_error
 from bolide.lifespan import Lifespan, LifespanOff
 from bolide.logging import reopen_log_files, styled
+from bolide.logqueue import queued_logs
 from bolide.options import ServeOptions
-from bolide.sockets import bind_tcp, bind_unix, socket_of_fd, unlink_unix
+from bolide.sockets import Address, BindError, Bound, unlink_unix
+from bolide.systemd import Notifier, take_descriptors
 
 __all__ = ["HANDLED_SIGNALS", "Server", "make_config", "run_as_process", "serve", "serve_config"]
 
@@ -73,7 +76,8 @@ class Server:
         self._captured_signals: list[int] = []
         self._original_handlers: dict[int, Any] = {}
         self._reraise_signals = True
-        self._uds_inode: int | None = None
+        self._paths: list[tuple[str, int]] = []
+        self._notifier = Notifier()
 
     @property
     def should_exit(self) -> bool:
@@ -137,7 +141,7 @@ class Server:
             )
         self._loop = loop
         try:
-            with self.capture_signals():
+            with queued_logs(), self.capture_signals():
                 await self._serve(sockets)
         finally:
             self._loop = None
@@ -183,66 +187,63 @@ class Server:
         Raises:
             SystemExit: code 1: the address cannot be bound; 3: the application's startup failed.
         """
-        bound = await self._bind() if sockets is None else sockets
-        self.servers = [Listener(sock) for sock in bound]
+        bound = await self._bind() if sockets is None else [(Address(fd=sock.fileno()), [sock]) for sock in sockets]
+        self.servers = [Listener(sock) for _, of_address in bound for sock in of_address]
         if not await self._unless_forced(self.lifespan.startup()) or self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         try:
             self._core = self._make_core()
-            for sock in bound:
-                self._core.listen(sock, self.config.backlog, self.config.ssl)
-        except OSError as exc:
+            for address, of_address in bound:
+                with address.explaining():
+                    for sock in of_address:
+                        self._core.listen(sock, self.config.backlog, self.config.ssl)
+        except BindError as exc:
             await self._unless_forced(self.lifespan.shutdown())
-            exit_with_error(describe_bind_error(self.config, exc), LOAD_FAILURE)
+            exit_with_error(exc, LOAD_FAILURE)
         if sockets is None:
             self.config.log_listening(bound)
         self.started = True
+        self._notifier.ready()
+        self._watch()
 
-    async def _bind(self) -> list[socket.socket]:
+    def _watch(self) -> None:
+        """Give the service manager a sign of life, now and as often as it wants: from the loop, whose life it is."""
+        if self._notifier.watchdog is not None and self._loop is not None:
+            self._notifier.alive()
+            self._loop.call_later(self._notifier.watchdog, self._watch)
+
+    async def _bind(self) -> Bound:
         config = self.config
+        bound: Bound = []
         try:
-            if config.uds is not None:
-                sock = bind_unix(config.uds, config.uds_permissions)
-                self._uds_inode = os.stat(config.uds).st_ino
-                return [sock]
-            if config.fd is not None:
-                return [socket_of_fd(config.fd)]
-            return await self._bind_all_addresses()
-        except OSError as exc:
-            exit_with_error(describe_bind_error(config, exc), LOAD_FAILURE)
-
-    async def _bind_all_addresses(self) -> list[socket.socket]:
-        """Sockets for every address of the host, all on one port."""
-        host, port = self.config.host or None, self.config.port
-        try:
-            # A numeric address needs no thread to resolve it. In a process that has never had a second thread, the C
-            # library does without locks.
-            numeric = socket.AI_PASSIVE | socket.AI_NUMERICHOST
-            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric)
-        except socket.gaierror:
-            infos = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-        bound: list[socket.socket] = []
-        try:
-            for family, _, proto, _, address in dict.fromkeys(infos):
-                if port == 0 and bound:
-                    address = (address[0], bound[0].getsockname()[1], *address[2:])
-                try:
-                    bound.append(bind_tcp(family, proto, address))
-                except OSError:
-                    # A host without IPv6 still resolves names to IPv6 addresses.
-                    if family != socket.AF_INET6 or len(infos) == 1:
-                        raise
-        except OSError:
-            for sock in bound:
-                sock.close()
-            raise
+            for address in config.addresses():
+                infos = await self._resolve(address)
+                bound.append((address, address.bind_all(config.uds_permissions, config.tcp_options, infos)))
+                if address.path is not None:
+                    self._paths.append((address.path, os.stat(address.path).st_ino))
+        except BindError as exc:
+            for _, sockets in bound:
+                for sock in sockets:
+                    sock.close()
+            self._close_sockets(None)
+            exit_with_error(exc, LOAD_FAILURE)
         return bound
+
+    async def _resolve(self, address: Address) -> Sequence[Any]:
+        if address.path is not None or address.fd is not None:
+            return ()
+        # A numeric address needs no thread to resolve it. In a process that has never had a second thread, the C
+        # library does without locks.
+        infos = address.numeric_infos()
+        if infos is None:
+            with address.explaining():
+                infos = await asyncio.get_running_loop().run_in_executor(None, address.infos)
+        return infos
 
     def _make_core(self) -> _core.Server:
         config = self.config
         assert config.loaded_app is not None and self._loop is not None
+        access_log, details = make_access_log(config.access_log, config.log_format, config.access_log_format)
         limits: dict[str, Any] = {}
         if config.h11_max_incomplete_event_size is not None:
             limits["limit_request_head"] = config.h11_max_incomplete_event_size
@@ -256,7 +257,8 @@ class Server:
             date_header=config.date_header,
             headers=config.encoded_headers,
             state=self.lifespan.state,
-            access_log=_access_log(config),
+            access_log=access_log,
+            access_details=details,
             logger=logger,
             forwarded=_proxy_headers(config),
             tls_extension=config.tls_extension,
@@ -277,6 +279,7 @@ class Server:
             ws_ping_interval=config.ws_ping_interval,
             ws_ping_timeout=config.ws_ping_timeout,
             ws_per_message_deflate=config.ws_per_message_deflate,
+            health_path=None if config.health_path is None else config.health_path.encode(),
             **limits,
         )
 
@@ -286,11 +289,14 @@ class Server:
         What is wrong with them is logged, and the server goes on with what it has. Connections that are open go on
         undisturbed either way.
         """
+        self._notifier.reloading()
         try:
             self.config.load_ssl()
         except Exception as exc:
             logger.error("The certificates could not be reloaded and stay as they were: %s", exc)
             return
+        finally:
+            self._notifier.ready()
         if self._core is not None and self.config.ssl is not None:
             self._core.replace_ssl_context(self.config.ssl)
         logger.info("Reloaded the certificates")
@@ -319,6 +325,7 @@ class Server:
             sockets: those that were given to startup(); closed here.
         """
         logger.info("Shutting down")
+        self._notifier.stopping()
         self._close_sockets(sockets)
         await self._stop_core()
         if not self.force_exit:
@@ -377,9 +384,8 @@ class Server:
         """Close the listening sockets: those bound here, and those `given` to serve()."""
         if self._core is not None:
             self._core.close_listeners()
-        if self._uds_inode is not None and self.config.uds is not None:
-            unlink_unix(self.config.uds, self._uds_inode)
-            self._uds_inode = None
+        while self._paths:
+            unlink_unix(*self._paths.pop())
         for listener in self.servers:
             listener.sockets[0].close()
         for sock in given or ():
@@ -450,19 +456,6 @@ def _proxy_headers(config: Config) -> Callable[[Scope], None] | None:
     return functools.partial(apply_proxy_headers, TrustedHosts(config.forwarded_allow_ips))
 
 
-def _access_log(config: Config) -> Callable[[tuple[str, int] | None, str, str, str, int], None] | None:
-    """What the core calls for each response; None when nobody would hear it."""
-    access_logger = logging.getLogger("bolide.access")
-    if not config.access_log or not access_logger.hasHandlers():
-        return None
-
-    def log(client: tuple[str, int] | None, method: str, target: str, http_version: str, status: int) -> None:
-        address = f"{client[0]}:{client[1]}" if client else ""
-        access_logger.info('%s - "%s %s HTTP/%s" %d', address, method, target, http_version, status)
-
-    return log
-
-
 def make_config(app: Callable[..., Any] | str, app_dir: str | None = None, **options: Any) -> Config:
     """The configuration of `options`, with `app_dir` put in front of sys.path."""
     if app_dir is not None:
@@ -471,11 +464,16 @@ def make_config(app: Callable[..., Any] | str, app_dir: str | None = None, **opt
 
 
 def serve_config(config: Config) -> None:
-    """Serve `config` until told to stop; see serve()."""
+    """Serve `config` until told to stop; see serve(). Sockets that systemd has handed over are listened on instead."""
+    inherited = take_descriptors()
+    if inherited:
+        config.bind = [f"fd://{fd}" for fd in inherited]
     if config.use_subprocess:
         _serve_in_subprocesses(config)
     else:
-        run_as_process(Server(config))
+        server = Server(config)
+        server._notifier = Notifier.from_environment()
+        run_as_process(server)
 
 
 def _serve_in_subprocesses(config: Config) -> None:

@@ -17,9 +17,11 @@ from types import FrameType
 from typing import Any
 
 from bolide import _worker
-from bolide.config import LOAD_FAILURE, Config, describe_bind_error, exit_with_error
+from bolide.config import LOAD_FAILURE, Config, exit_with_error
 from bolide.logging import styled
-from bolide.sockets import bind_unix, listening_group, socket_of_fd, unlink_unix
+from bolide.logqueue import queued_logs
+from bolide.sockets import BindError, Bound, ListeningGroup
+from bolide.systemd import Notifier
 
 __all__ = ["Supervisor", "Worker"]
 
@@ -127,18 +129,24 @@ class Slot:
     """A worker's place.
 
     Attributes:
-        sockets: what it serves on. They stay open while workers come and go, so that connections wait and do not fail.
+        bound: what it serves on. The sockets stay open while workers come and go, so that connections wait and do not
+            fail.
         worker: the one that serves, or starts.
         next: the one that starts to replace it.
         failures: how many in a row have died before they were ready.
         not_before: time (monotonic) before which none is started.
     """
 
-    sockets: list[socket.socket]
+    bound: Bound
     worker: Worker | None = None
     next: Worker | None = None
     failures: int = 0
     not_before: float = field(default=0.0)
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The sockets of all addresses."""
+        return [sock for _, sockets in self.bound for sock in sockets]
 
     def workers(self) -> Iterator[Worker]:
         for worker in (self.worker, self.next):
@@ -168,8 +176,9 @@ class Supervisor:
         self._rolling: list[Slot] = []
         self._signals: list[int] = []
         self._selector = selectors.DefaultSelector()
-        self._uds_inode: int | None = None
-        self._shared: list[socket.socket] | None = None
+        self._group: ListeningGroup | None = None
+        self._notifier = Notifier()
+        self._reloading = False
 
     def run(self) -> int:
         """Supervise until all workers have stopped.
@@ -181,9 +190,10 @@ class Supervisor:
             SystemExit: code 1: the address cannot be bound.
             ValueError: the configuration cannot be handed to workers.
         """
+        self._notifier = Notifier.from_environment()
         self._log_process("Started parent process")
         self._bind_first()
-        with self._handle_signals():
+        with queued_logs(), self._handle_signals():
             try:
                 for _ in range(self.config.workers):
                     self._add_slot()
@@ -191,37 +201,28 @@ class Supervisor:
                     self._turn()
             finally:
                 self._end()
-        self._log_process("Stopping parent process")
+            self._log_process("Stopping parent process")
         return self.exit_code or 0
 
     # --- sockets ----------------------------------------------------------------------------------------------------
 
     def _bind_first(self) -> None:
-        """Find out whether the address can be bound at all; its sockets are made with each slot."""
+        """Find out whether the addresses can be bound at all; the sockets are made with each slot."""
         config = self.config
         try:
-            if config.uds is not None:
-                self._shared = [bind_unix(config.uds, config.uds_permissions)]
-                self._uds_inode = os.stat(config.uds).st_ino
-            elif config.fd is not None:
-                self._shared = [socket_of_fd(config.fd)]
-            else:
-                self._group = listening_group(config.host, config.port)
-                if not self._group.can_grow:
-                    self._shared = self._group.more()
-        except OSError as exc:
-            exit_with_error(describe_bind_error(config, exc), LOAD_FAILURE)
+            self._group = ListeningGroup(config.addresses(), config.uds_permissions, config.tcp_options)
+        except BindError as exc:
+            exit_with_error(exc, LOAD_FAILURE)
 
     def _add_slot(self) -> None:
-        sockets = self._shared if self._shared is not None else self._group.more()
-        slot = Slot(sockets)
+        assert self._group is not None
+        slot = Slot(self._group.more())
         self.slots.append(slot)
         slot.worker = self._start(slot)
 
     def _close_slot(self, slot: Slot) -> None:
-        if self._shared is None:
-            for sock in slot.sockets:
-                sock.close()
+        assert self._group is not None
+        self._group.close_own(slot.bound)
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
@@ -249,10 +250,11 @@ class Supervisor:
         for slot in list(self.slots):
             self._look_after(slot)
         self._go_on_rolling()
+        self._tell_manager()
 
     def _next_look(self) -> float:
         waits = [slot.not_before - time.monotonic() for slot in self.slots if slot.worker is None]
-        return max(0.0, min([_TICK, *waits]))
+        return max(0.0, min([_TICK, self._notifier.watchdog or _TICK, *waits]))
 
     def _bury_the_dead(self) -> None:
         for worker in list(self._all_workers()):
@@ -328,6 +330,13 @@ class Supervisor:
             self._retire(slot.worker)
             slot.worker, slot.next = slot.next, None
 
+    def _tell_manager(self) -> None:
+        """The sign of life for the service manager, and the end of a reload."""
+        self._notifier.alive()
+        if self._reloading and not self._rolling and all(slot.next is None for slot in self.slots):
+            self._reloading = False
+            self._notifier.ready()
+
     def _is_too_large(self, worker: Worker) -> bool:
         limit = self.config.max_rss
         if limit is None or worker.state is not State.READY:
@@ -345,7 +354,8 @@ class Supervisor:
     def _announce(self) -> None:
         if not self._announced:
             self._announced = True
-            self.config.log_listening(self.slots[0].sockets)
+            self.config.log_listening(self.slots[0].bound)
+            self._notifier.ready()
 
     def _go_on_rolling(self) -> None:
         """Start the successor of the next worker that SIGHUP is to replace, if no other is on its way."""
@@ -396,6 +406,8 @@ class Supervisor:
         elif number == signal.SIGHUP:
             logger.info("Received SIGHUP: replacing the workers one after another")
             self._rolling = list(self.slots)
+            self._reloading = True
+            self._notifier.reloading()
         elif number == signal.SIGTTIN:
             logger.info("Received SIGTTIN: one worker more")
             self._add_slot()
@@ -418,6 +430,7 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping = True
         self._rolling.clear()
+        self._notifier.stopping()
         for worker in self._all_workers():
             worker.stop()
 
@@ -425,11 +438,10 @@ class Supervisor:
         for worker in self._all_workers():
             worker.send(signal.SIGKILL)
             worker.process.wait()
-        for slot in self.slots:
-            for sock in slot.sockets:
-                sock.close()
-        if self._uds_inode is not None and self.config.uds is not None:
-            unlink_unix(self.config.uds, self._uds_inode)
+        if self._group is not None:
+            for slot in self.slots:
+                self._group.close_own(slot.bound)
+            self._group.close()
 
     def _log_process(self, message: str) -> None:
         color_message = f"{message} [{styled('%d', 'cyan', 'bold')}]"

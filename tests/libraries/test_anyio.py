@@ -79,3 +79,17 @@ def test_its_own_suite(tmp_path):
         _, bad_elsewhere = run_suite(suite, tmp_path, "asyncio", sorted(bad))
         bad -= bad_elsewhere
     assert bad == set()
+
+
+def test_its_pytest_plugin(tmp_path):
+    """With the fixture that the guide shows."""
+    (tmp_path / "test_it.py").write_text(
+        f"import asyncio\nimport pytest\nimport anyio\nfrom {LOOP} import new_event_loop\n\n"
+        "@pytest.fixture\ndef anyio_backend():\n    return 'asyncio', {'loop_factory': new_event_loop}\n\n"
+        "@pytest.mark.anyio\nasync def test_loop():\n    await anyio.sleep(0)\n"
+        f"    assert type(asyncio.get_running_loop()).__module__.startswith('{LOOP}')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 passed" in result.stdout

@@ -1,0 +1,336 @@
+"""The access log in other forms: gunicorn's atoms, JSON; and logs that nobody reads."""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+
+from bolide.accesslog import Access, check_format
+from bolide.logqueue import QueuedHandler, queued_logs
+
+APP = """
+    import asyncio, os
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/broken":
+            raise ValueError("broken on purpose")
+        if scope["path"] == "/slow":
+            await asyncio.sleep(0.05)
+        if scope["path"] == "/left":
+            print("asked", flush=True)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+        headers = [(b"X-Kind", b"test"), (b"content-type", b"text/plain")]
+        await send({"type": "http.response.start", "status": 203, "headers": headers})
+        for _ in range(3):
+            await send({"type": "http.response.body", "body": b"12345", "more_body": True})
+        await send({"type": "http.response.body", "body": memoryview(b"end")})
+"""
+FORMAT = '%(h)s %(l)s %(u)s "%(r)s" %(m)s %(U)s %(q)s %(H)s %(s)s %(b)s %(B)s "%(f)s" "%(a)s" '
+FORMAT += "%({x-one}i)s %({X-Kind}o)s"
+
+
+@pytest.fixture
+def served(serve, write):
+    write("logged.py", APP)
+
+    def start(*arguments, **options):
+        return serve("logged:app", *arguments, **options)
+
+    return start
+
+
+def line_of(text, **changes):
+    given = {
+        "client": ("10.0.0.1", 5000),
+        "method": "GET",
+        "target": "/a?b=c",
+        "http_version": "1.1",
+        "status": 200,
+        "seconds": 1.234567,
+        "sent": 12,
+        "headers": [],
+        "response_headers": None,
+    }
+    return text % Access(**(given | changes))
+
+
+def test_atoms_of_a_request(served, client):
+    command, url = served("--access-log-format", FORMAT)
+    headers = {"Referer": 'http://x/"q"', "User-Agent": "tester/1", "X-One": "first"}
+    client.get(f"{url}/a%20b?c=d", headers=headers, auth=("ann", "secret"))
+    assert command.stop() == 0
+    assert command.stdout == (
+        '127.0.0.1 - ann "GET /a%20b?c=d HTTP/1.1" GET /a%20b c=d HTTP/1.1 203 18 18 "http://x/\\"q\\"" "tester/1"'
+        " first test\n"
+    )
+
+
+def test_atoms_of_a_failure_and_of_nothing(served, client):
+    command, url = served("--access-log-format", '%(s)s %(b)s "%(f)s" %({x-none}i)s %({x-none}o)s %({NONE_SUCH}e)s')
+    assert client.get(f"{url}/broken", headers={"User-Agent": ""}).status_code == 500
+    assert command.stop() == 0
+    assert command.stdout == '500 - "-" - - -\n'
+
+
+def test_the_time_is_that_of_the_whole_response(served, client):
+    command, url = served("--access-log-format", "%(T)s %(M)s %(D)s %(L)s %(p)s %(t)s")
+    client.get(f"{url}/slow")
+    assert command.stop() == 0
+    seconds, milli, micro, decimal, pid, time = command.stdout.rstrip("\n").split(" ", 5)
+    assert seconds == "0"
+    assert 50 <= int(milli) < 20_000
+    assert 50_000 <= int(micro) < 20_000_000
+    assert int(decimal.replace(".", "")) == int(micro)
+    assert pid == f"<{command.process.pid}>"
+    assert re.fullmatch(r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]", time)
+
+
+def test_a_client_that_leaves_is_logged_once(served):
+    command, url = served("--access-log-format", "%(U)s %(s)s")
+    with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)) as leaver:
+        leaver.sendall(b"GET /left HTTP/1.1\r\nHost: x\r\n\r\n")
+        command.wait_for("asked")
+    command.wait_for("/left 499")
+    assert command.stop() == 0
+    assert command.stdout == "asked\n/left 499\n"
+
+
+def test_values_of_clients_cannot_make_lines():
+    line = line_of('"%(a)s"', headers=[(b"user-agent", b'a"b\\c\x85\xe9')])
+    assert line == '"a\\"b\\\\c\\x85\xe9"'
+
+
+@pytest.mark.parametrize("wrong", ["%(unknown)s", "%(h)", "%(h)d", "%s %d", "%({x}q)s"])
+def test_a_wrong_format_is_refused(wrong, bolide):
+    with pytest.raises(ValueError, match="access_log_format"):
+        check_format(wrong)
+    command = bolide("main:app", "--access-log-format", wrong)
+    assert command.wait() == 2
+    assert len(command.stderr.splitlines()) == 1
+
+
+def test_basic_authentication_that_is_none():
+    for value in (b"Basic", b"Basic !!!", b"Bearer eHg6eQ==", b"Basic eHg"):
+        assert line_of("%(u)s", headers=[(b"authorization", value)]) == "-"
+    assert line_of("%(u)s", headers=[(b"authorization", b"basic eHg6eQ==")]) == "xx"
+
+
+def test_json(served, client):
+    command, url = served("--log-format", "json")
+    client.get(f"{url}/a%20b?c=d", headers={"User-Agent": "tester/1"})
+    client.get(f"{url}/broken")
+    assert command.stop() == 0
+    first, second = map(json.loads, command.stdout.splitlines())
+    assert first.pop("client").startswith("127.0.0.1:")
+    assert 0 < first.pop("duration") < 20
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first == {
+        "level": "INFO",
+        "logger": "bolide.access",
+        "message": "GET /a%20b?c=d 203",
+        "method": "GET",
+        "path": "/a%20b",
+        "query": "c=d",
+        "http_version": "1.1",
+        "status": 203,
+        "bytes": 18,
+        "user_agent": "tester/1",
+        "referer": None,
+    }
+    assert second["status"] == 500
+    errors = [json.loads(line) for line in command.stderr.splitlines()]
+    assert {error["logger"] for error in errors} == {"bolide.error"}
+    failure = next(error for error in errors if error["level"] == "ERROR")
+    assert failure["message"] == "Exception in ASGI application"
+    assert failure["exception"].endswith("ValueError: broken on purpose")
+
+
+def test_json_with_a_format(served, client):
+    command, url = served("--log-format", "json", "--access-log-format", "%(m)s!")
+    client.get(url)
+    assert command.stop() == 0
+    assert json.loads(command.stdout)["message"] == "GET!"
+
+
+def test_json_with_a_configuration_of_ones_own_is_refused(bolide, write):
+    write("log.json", '{"version": 1}')
+    command = bolide("main:app", "--log-format", "json", "--log-config", "log.json")
+    assert command.wait() == 2
+    assert "log_format" in command.stderr
+
+
+# --- logs that nobody reads -------------------------------------------------------------------------------------------
+
+
+def start_with_full_pipes(folder, *arguments):
+    """A server whose stdout is a pipe that is never read, small and full soon; (process, pipe, address)."""
+    ours, theirs = os.pipe()
+    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-m", "bolide", "main:app", "--port", "0", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=theirs, stderr=subprocess.PIPE, text=True)
+    os.close(theirs)
+    for line in process.stderr:
+        if match := re.search(r"running on (\S+)", line):
+            return process, ours, match[1]
+    raise AssertionError("it ended")
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs pipes of a chosen size")
+def test_a_full_pipe_does_not_stop_the_server(write, tmp_path, client):
+    write("main.py")
+    process, pipe, url = start_with_full_pipes(tmp_path)
+    try:
+        target = "/" + "x" * 1000
+        for _ in range(100):
+            assert client.get(url + target).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        lines = os.read(pipe, 1 << 20).splitlines()
+        assert lines
+        assert all(target.encode() in line for line in lines[:-1])
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        os.close(pipe)
+
+
+class Reader:
+    """Reads a pipe to its end, from when it is started."""
+
+    def __init__(self, fd):
+        self.fd = fd
+        self.text = ""
+
+    def read_until(self, pattern):
+        while not re.search(pattern, self.text):
+            self.text += os.read(self.fd, 65536).decode()
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs pipes of a chosen size")
+def test_what_is_dropped_is_counted_and_told(monkeypatch, caplog):
+    monkeypatch.setattr("bolide.logqueue._CAPACITY", 20_000)
+    ours, theirs = os.pipe()
+    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
+    lines = 1000
+    with open(theirs, "w") as stream, queued_logs():
+        handler = QueuedHandler(stream)
+        logger = logging.getLogger("test.dropped")
+        logger.propagate = False
+        logger.addHandler(handler)
+        told = threading.Event()
+        error_log = logging.getLogger("bolide.error")
+        tell = logging.Handler()
+        tell.emit = lambda record: told.set()
+        error_log.addHandler(tell)
+        try:
+            for number in range(lines):
+                logger.warning("%050d", number)
+            dropped = handler.dropped
+            # What stands in the pipe, in the write that hangs, and in the queue is bounded.
+            assert lines - dropped < (20_000 + 2 * 65536) / 51
+            reader = Reader(ours)
+            while not told.is_set():
+                reader.text += os.read(ours, 65536).decode()
+            assert handler.dropped == dropped
+            logger.warning("the last")
+            reader.read_until("the last\n")
+            numbers = [int(line) for line in reader.text.splitlines()[:-1]]
+            assert numbers == list(range(lines - dropped))
+            assert any(f"{dropped} line(s) of the log were dropped" in text for text in caplog.messages)
+        finally:
+            logger.removeHandler(handler)
+            error_log.removeHandler(tell)
+    os.close(ours)
+
+
+def test_the_queue_keeps_the_order_over_its_start_and_end(tmp_path):
+    path = tmp_path / "log"
+    with open(path, "w") as stream:
+        handler = QueuedHandler(stream)
+        handler.write("0\n")
+        with queued_logs(), queued_logs():
+            for number in range(1, 500):
+                handler.write(f"{number}\n")
+        handler.write("500\n")
+    assert path.read_text().split() == [str(number) for number in range(501)]
+
+
+def test_a_reader_that_is_gone_harms_nobody():
+    ours, theirs = os.pipe()
+    with open(theirs, "w") as stream, queued_logs():
+        handler = QueuedHandler(stream)
+        for _ in range(100):
+            handler.write("x" * 50 + "\n")
+        os.close(ours)
+        for _ in range(100):
+            handler.write("x" * 50 + "\n")
+        handler.flush()
+        assert handler.dropped >= 100
+
+
+def test_a_stream_without_a_descriptor_is_written_at_once():
+    import io
+
+    stream = io.StringIO()
+    with queued_logs():
+        handler = QueuedHandler(stream)
+        handler.write("line\n")
+        assert stream.getvalue() == "line\n"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_after_a_fork_the_child_has_a_writer_of_its_own():
+    ours, theirs = os.pipe()
+    with open(theirs, "w") as stream, queued_logs():
+        handler = QueuedHandler(stream)
+        for _ in range(100):
+            handler.write("parent\n")
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(100):
+                handler.write("child\n")
+            handler.flush()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        handler.flush()
+        text = os.read(ours, 65536).decode()
+        assert text.count("parent\n") == 100
+        assert text.count("child\n") == 100
+    os.close(ours)
+
+
+def test_a_handler_of_ones_own_gets_the_usual_records(monkeypatch):
+    """The short cut for the usual log is not taken when someone else listens."""
+    from bolide.accesslog import make_access_log
+
+    records = []
+    mine = logging.Handler()
+    mine.emit = records.append
+    logger = logging.getLogger("bolide.access")
+    monkeypatch.setattr(logger, "handlers", [mine])
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.manager._clear_cache()
+    log, details = make_access_log(True, "text", None)
+    assert not details
+    log(("127.0.0.1", 5), "GET", "/%41", "1.1", 204)
+    log(None, "GET", "/", "1.0", 599)
+    assert [record.getMessage() for record in records] == [
+        '127.0.0.1:5 - "GET /%41 HTTP/1.1" 204',
+        ' - "GET / HTTP/1.0" 599',
+    ]
+    logger.manager._clear_cache()
