@@ -24,12 +24,14 @@ _CAPACITY = 1 << 20
 _PAUSE = 0.01
 # Seconds that the end of queued_logs(), and of the process, waits for a reader.
 _FLUSH_PATIENCE = 1.0
+_NEWLINE = ord("\n")
 
 logger = logging.getLogger("bolide.error")
 
 
 class _Writer:
-    """A thread that writes lines to a descriptor. put() is to be called with the handler's lock.
+    """Writes lines to a descriptor: the first few at once, the others by a thread. put() and flush() are to be called with
+    the handler's lock.
 
     Attributes:
         dropped: number of lines that found no room, or could not be written.
@@ -38,31 +40,51 @@ class _Writer:
     def __init__(self, stream: io.TextIOBase, fd: int) -> None:
         self.dropped = 0
         self._reported = 0
+        self._reason = ""
         self._fd = fd
         self._encoding = stream.encoding or "utf-8"
-        self._errors = stream.errors or "backslashreplace"
+        self._errors = stream.errors if stream.errors not in (None, "strict") else "backslashreplace"
+        self._failed = False
+        self._is_torn = False
+        self._direct = _DIRECT_LINES
         # Its put() may be interrupted by a signal handler that puts as well.
         self._queue: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
         self._put = 0
         self._taken = 0
         self._hurry = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bolide log", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def put(self, line: str) -> None:
         """Have `line` written, or count it as dropped when too much waits already."""
+        if self._thread is None:
+            if self._may_write(line):
+                self._write(line)
+                return
+            self._thread = threading.Thread(target=self._run, name="bolide log", daemon=True)
+            self._thread.start()
         if self._put - self._taken > _CAPACITY:
-            self.dropped += 1
+            self._drop(1, "nobody reads it fast enough")
             return
         self._put += len(line)
         self._queue.put(line)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was put is written; whether it was in time."""
+        if self._thread is None:
+            return True
         done = threading.Event()
         self._queue.put(done)
         self._hurry.set()
         return done.wait(timeout)
+
+    def _may_write(self, line: str) -> bool:
+        """Whether `line` may be written here and now."""
+        self._direct -= 1
+        if self._direct < 0 or self._failed or len(line) > _DIRECT_LENGTH:
+            return False
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def _run(self) -> None:
         while True:
@@ -70,33 +92,53 @@ class _Writer:
             with contextlib.suppress(queue.Empty):
                 while True:
                     items.append(self._queue.get_nowait())
-            lines = [item for item in items if isinstance(item, str)]
-            if lines:
-                self._write(lines)
+            text = "".join(item for item in items if isinstance(item, str))
+            if text:
+                self._write(text)
+                self._taken += len(text)
             self._hurry.clear()
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
-            if self.dropped != self._reported:
-                count, self._reported = self.dropped - self._reported, self.dropped
-                logger.warning("%d line(s) of the log were dropped: nobody reads it fast enough", count)
+            self._report()
             self._hurry.wait(_PAUSE)
 
-    def _write(self, lines: list[str]) -> None:
-        text = "".join(lines)
-        data = memoryview(text.encode(self._encoding, self._errors))
+    def _write(self, text: str) -> None:
+        torn = b"\n" * self._is_torn
+        data = memoryview(torn + self._encode(text))
+        size = len(data)
         try:
             while data:
                 try:
-                    data = data[os.write(self._fd, data) :]
+                    written = os.write(self._fd, data)
                 except BlockingIOError:
                     # Another process has made the pipe non-blocking: it is one for all that have it.
                     select.select([], [self._fd], [])
-        except OSError:
-            self.dropped += len(lines)
-            # A reader that is gone: the warning would have nowhere to go either.
-            self._reported = self.dropped
-        self._taken += len(text)
+                else:
+                    self._is_torn = data[written - 1] != _NEWLINE
+                    data = data[written:]
+        except OSError as exc:
+            self._failed = True
+            missing = bytes(data).count(b"\n") - (len(torn) if len(data) == size else 0)
+            self._drop(missing, exc.strerror)
+        else:
+            self._failed = False
+
+    def _encode(self, text: str) -> bytes:
+        try:
+            return text.encode(self._encoding, self._errors)
+        except UnicodeEncodeError:
+            return text.encode(self._encoding, "backslashreplace")
+
+    def _drop(self, count: int, reason: str) -> None:
+        self.dropped += count
+        self._reason = reason
+
+    def _report(self) -> None:
+        """Say how many lines are missing, once others have been written again."""
+        if self.dropped != self._reported and not self._failed:
+            count, self._reported = self.dropped - self._reported, self.dropped
+            logger.warning("%d line(s) of the log were dropped: %s", count, self._reason)
 
 
 class QueuedHandler(logging.StreamHandler[Any]):
@@ -114,7 +156,6 @@ class QueuedHandler(logging.StreamHandler[Any]):
         super().__init__(stream)
         self._writer: _Writer | None = None
         self._fd: int | None = None
-        self._direct = _DIRECT_LINES
         self._all.add(self)
         if QueuedHandler._users:
             self._start()
@@ -128,7 +169,7 @@ class QueuedHandler(logging.StreamHandler[Any]):
         """Write `line`, which ends with a newline, or queue it."""
         self.acquire()
         try:
-            if self._writer is None and self._fd is not None and not self._may_write(line, self._fd):
+            if self._writer is None and self._fd is not None:
                 self._writer = _Writer(self.stream, self._fd)
             if self._writer is not None:
                 self._writer.put(line)
@@ -153,15 +194,6 @@ class QueuedHandler(logging.StreamHandler[Any]):
             self._writer.flush(_FLUSH_PATIENCE)
         else:
             super().flush()
-
-    def _may_write(self, line: str, fd: int) -> bool:
-        """Whether `line` may be written here and now."""
-        self._direct -= 1
-        if self._direct < 0 or len(line) > _DIRECT_LENGTH:
-            return False
-        poll = select.poll()
-        poll.register(fd, select.POLLOUT)
-        return bool(poll.poll(0))
 
     def setStream(self, stream: Any) -> Any:
         """As logging.StreamHandler.setStream()."""
@@ -204,7 +236,6 @@ def _forget_threads() -> None:
     """In a process that was forked: the threads have stayed behind."""
     for handler in list(QueuedHandler._all):
         handler._writer = None
-        handler._direct = _DIRECT_LINES
 
 
 os.register_at_fork(after_in_child=_forget_threads)

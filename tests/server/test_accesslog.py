@@ -1,5 +1,6 @@
 """The access log in other forms: gunicorn's atoms, JSON; and logs that nobody reads."""
 
+import errno
 import fcntl
 import json
 import logging
@@ -16,6 +17,8 @@ import pytest
 
 from bolide.accesslog import Access, check_format
 from bolide.logqueue import QueuedHandler, queued_logs
+
+DEADLINE = 20.0
 
 APP = """
     import asyncio, os
@@ -197,7 +200,7 @@ def test_a_full_pipe_does_not_stop_the_server(write, tmp_path, client):
         for _ in range(100):
             assert client.get(url + target).status_code == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(DEADLINE) == 0
         lines = os.read(pipe, 1 << 20).splitlines()
         assert lines
         assert all(target.encode() in line for line in lines[:-1])
@@ -208,16 +211,12 @@ def test_a_full_pipe_does_not_stop_the_server(write, tmp_path, client):
         os.close(pipe)
 
 
-class Reader:
-    """Reads a pipe to its end, from when it is started."""
-
-    def __init__(self, fd):
-        self.fd = fd
-        self.text = ""
-
-    def read_until(self, pattern):
-        while not re.search(pattern, self.text):
-            self.text += os.read(self.fd, 65536).decode()
+def read_until(fd, end):
+    """What comes out of a pipe, up to a text that it ends with."""
+    text = ""
+    while not text.endswith(end):
+        text += os.read(fd, 65536).decode()
+    return text
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs pipes of a chosen size")
@@ -242,15 +241,13 @@ def test_what_is_dropped_is_counted_and_told(monkeypatch, caplog):
             dropped = handler.dropped
             # What stands in the pipe, in the write that hangs, and in the queue is bounded.
             assert lines - dropped < (20_000 + 2 * 65536) / 51
-            reader = Reader(ours)
-            while not told.is_set():
-                reader.text += os.read(ours, 65536).decode()
+            text = read_until(ours, f"{lines - dropped - 1:050d}\n")
+            assert told.wait(DEADLINE)
             assert handler.dropped == dropped
             logger.warning("the last")
-            reader.read_until("the last\n")
-            numbers = [int(line) for line in reader.text.splitlines()[:-1]]
-            assert numbers == list(range(lines - dropped))
-            assert any(f"{dropped} line(s) of the log were dropped" in text for text in caplog.messages)
+            text += read_until(ours, "the last\n")
+            assert [int(line) for line in text.splitlines()[:-1]] == list(range(lines - dropped))
+            assert f"{dropped} line(s) of the log were dropped: nobody reads it fast enough" in caplog.messages
         finally:
             logger.removeHandler(handler)
             error_log.removeHandler(tell)
@@ -280,6 +277,72 @@ def test_a_reader_that_is_gone_harms_nobody():
             handler.write("x" * 50 + "\n")
         handler.flush()
         assert handler.dropped >= 100
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("stderr_too", [False, True])
+def test_a_full_disk_does_not_stop_the_server(write, tmp_path, client, stderr_too):
+    write("main.py")
+    with socket.socket() as sock, open("/dev/full", "w") as full, open(tmp_path / "errors", "w+") as errors:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        command = [sys.executable, "-m", "bolide", "main:app", "--fd", str(sock.fileno())]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=full, stderr=full if stderr_too else errors, pass_fds=[sock.fileno()]
+        )
+        try:
+            url = "http://127.0.0.1:{}".format(sock.getsockname()[1])
+            for _ in range(100):
+                assert client.get(url).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE) == 0
+            errors.seek(0)
+            assert [line for line in errors if not line.startswith("INFO: ")] == []
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_disk_that_is_full_for_a_while(monkeypatch, tmp_path, caplog):
+    """What was written until then is whole, and how many lines are missing is told."""
+    path = tmp_path / "log"
+    write = os.write
+    room = 25
+
+    def write_with_little_room(fd, data):
+        nonlocal room
+        if fd != stream.fileno():
+            return write(fd, data)
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        size = min(room, len(data))
+        room -= size
+        return write(fd, data[:size])
+
+    monkeypatch.setattr(logging.getLogger("bolide.error"), "propagate", True)
+    with open(path, "w") as stream, queued_logs():
+        monkeypatch.setattr("os.write", write_with_little_room)
+        handler = QueuedHandler(stream)
+        for number in range(5):
+            handler.write(f"line {number:04d}\n")
+        handler.flush()
+        assert handler.dropped == 3
+        room = 1000
+        handler.write("again\n")
+        handler.flush()
+        handler.flush()
+        assert handler.dropped == 3
+    assert path.read_text() == "line 0000\nline 0001\nline \nagain\n"
+    assert "3 line(s) of the log were dropped: No space left on device" in caplog.messages
+
+
+def test_what_the_encoding_lacks_is_escaped(served, client):
+    command, url = served("--access-log-format", "%(a)s", env={"PYTHONIOENCODING": "ascii"})
+    for _ in range(100):
+        client.get(url, headers={"User-Agent": b"caf\xe9"})
+    assert command.stop() == 0
+    assert command.stdout == "caf\\xe9\n" * 100
+    assert "Traceback" not in command.stderr
 
 
 def test_a_stream_without_a_descriptor_is_written_at_once():
