@@ -30,7 +30,7 @@ logger = logging.getLogger("bolide.error")
 
 
 class _Writer:
-    """Writes lines to a descriptor: the first few at once, the others by a thread. put() and flush() are to be called with
+    """Writes lines to a descriptor: the first few at once, the others by a thread. put() and flush() are called with
     the handler's lock.
 
     Attributes:

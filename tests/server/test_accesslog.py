@@ -291,7 +291,7 @@ def test_a_full_disk_does_not_stop_the_server(write, tmp_path, client, stderr_to
             command, cwd=tmp_path, stdout=full, stderr=full if stderr_too else errors, pass_fds=[sock.fileno()]
         )
         try:
-            url = "http://127.0.0.1:{}".format(sock.getsockname()[1])
+            url = f"http://127.0.0.1:{sock.getsockname()[1]}"
             for _ in range(100):
                 assert client.get(url).status_code == 200
             process.send_signal(signal.SIGTERM)
