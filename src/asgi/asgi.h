@@ -17,9 +17,12 @@
     X(cancel, "cancel")                                                                                                \
     X(client, "client")                                                                                                \
     X(context, "context")                                                                                              \
+    X(count, "count")                                                                                                  \
+    X(create_task, "create_task")                                                                                      \
     X(eager_start, "eager_start")                                                                                      \
     X(error, "error")                                                                                                  \
     X(exc_info, "exc_info")                                                                                            \
+    X(file, "file")                                                                                                    \
     X(headers, "headers")                                                                                              \
     X(https, "https")                                                                                                  \
     X(http, "http")                                                                                                    \
@@ -32,6 +35,7 @@
     X(method, "method")                                                                                                \
     X(more_body, "more_body")                                                                                          \
     X(more_trailers, "more_trailers")                                                                                  \
+    X(offset, "offset")                                                                                                \
     X(path, "path")                                                                                                    \
     X(pathsend, "http.response.pathsend")                                                                              \
     X(query_string, "query_string")                                                                                    \
@@ -61,7 +65,8 @@
     X(websocket_receive, "websocket.receive")                                                                          \
     X(trailers, "trailers")                                                                                            \
     X(version, "version")                                                                                              \
-    X(warning, "warning")
+    X(warning, "warning")                                                                                              \
+    X(zerocopysend, "http.response.zerocopysend")
 
 #define BOLIDE_METHODS (HTTP_QUERY + 1)
 
@@ -155,9 +160,11 @@ struct bolide_request {
     bolide_request *prev, *next; /* server->running */
     bolide_websocket *ws;        /* of a request for a WebSocket, owned; else NULL */
     bolide_response response;
-    int file;           /* http.response.pathsend: the descriptor plus 1, or 0 */
-    uint64_t file_left; /* ... bytes of it that are not queued yet */
-    unsigned flags;     /* BOLIDE_REQUEST_* */
+    int file;             /* the piece of a file that is being sent: a descriptor of our own plus 1, or 0 */
+    uint64_t file_offset; /* ... where it goes on */
+    uint64_t file_size;   /* ... bytes of it in all */
+    uint64_t file_left;   /* ... and those that have not left and are not queued */
+    unsigned flags;       /* BOLIDE_REQUEST_* */
 };
 
 typedef enum {
@@ -194,6 +201,7 @@ enum {
     BOLIDE_REQUEST_TRAILERS = 512,   /* the response announced trailers */
     BOLIDE_REQUEST_BODY_SENT = 1024, /* ... and its body is complete */
     BOLIDE_REQUEST_HEALTH = 2048,    /* the server answers it by itself */
+    BOLIDE_REQUEST_FILE_MORE = 4096, /* more of the body follows the file that is being sent */
 };
 
 typedef enum {
@@ -299,11 +307,14 @@ void bolide_websocket_finish(bolide_request *r, bool failed);
 /* The server stops: close, whatever the state. */
 void bolide_websocket_shutdown(bolide_request *r);
 
-/* http.response.pathsend has been sent for the file `path`, a str. 0, or -1 with an exception set. */
-int bolide_file_begin(bolide_request *r, PyObject *path);
+/* --- file.c ------------------------------------------------------------------------------------------------------- */
 
-/* Queue more of the file as far as the stream takes it: 1 when all of it is queued, 0 when that has to go on, -1 with
- * an exception set. */
+/* Begin with http.response.pathsend or http.response.zerocopysend. 0, or -1 with an exception set. */
+int bolide_file_begin_path(bolide_request *r, PyObject *message);
+int bolide_file_begin_descriptor(bolide_request *r, PyObject *message);
+
+/* Send more of the file as far as the stream takes it: 1 when all of it has left or is queued, 0 when that has to go
+ * on, -1 with an exception set. */
 int bolide_file_go_on(bolide_request *r);
 
 /* Close the file. */
@@ -311,6 +322,12 @@ void bolide_file_end(bolide_request *r);
 
 /* The response is complete. */
 void bolide_request_complete(bolide_request *r);
+
+/* The body is complete, and trailers follow, which the response has announced. 0, or -1 with an exception set. */
+int bolide_request_await_trailers(bolide_request *r);
+
+/* Set the exception that a send() raises when there is nobody to send to. -1. */
+int bolide_request_disconnected(const bolide_request *r);
 
 /* --- log.c ------------------------------------------------------------------------------------ */
 
@@ -326,10 +343,11 @@ void bolide_log_websocket(bolide_request *r, PyObject *what);
 /* The access log's entry for a response that has started; with details, its status is noted for later. */
 void bolide_log_access(bolide_request *r, int status);
 
-/* With details: begin to gather them, once the scope is built; add `body` to what was sent; make the entry, unless it
- * was made, because the response is complete or nothing more will come of it; forget it. bolide_access_begin() returns
- * 0, or -1 with an exception set. */
+/* With details: begin to gather them, once the scope is built; add `len` bytes, or `body`, to what was sent; make the
+ * entry, unless it was made, because the response is complete or nothing more will come of it; forget it.
+ * bolide_access_begin() returns 0, or -1 with an exception set. */
 int bolide_access_begin(bolide_request *r);
+void bolide_access_add(bolide_request *r, uint64_t len);
 void bolide_access_sent(bolide_request *r, PyObject *body);
 void bolide_access_end(bolide_request *r);
 void bolide_access_free(bolide_request *r);

@@ -87,17 +87,23 @@ int bolide_access_begin(bolide_request *r) {
     return 0;
 }
 
+void bolide_access_add(bolide_request *r, uint64_t len) {
+    if (r->access != NULL) {
+        r->access->sent += len;
+    }
+}
+
 void bolide_access_sent(bolide_request *r, PyObject *body) {
     if (r->access == NULL || body == NULL || r->response.framing == BOLIDE_BODY_NONE) {
         return;
     }
     if (PyBytes_Check(body)) {
-        r->access->sent += (uint64_t)PyBytes_GET_SIZE(body);
+        bolide_access_add(r, (uint64_t)PyBytes_GET_SIZE(body));
         return;
     }
     Py_buffer view;
     if (PyObject_GetBuffer(body, &view, PyBUF_FULL_RO) == 0) {
-        r->access->sent += (uint64_t)view.len;
+        bolide_access_add(r, (uint64_t)view.len);
         PyBuffer_Release(&view);
     } else {
         PyErr_Clear();

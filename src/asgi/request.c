@@ -218,6 +218,20 @@ static int follow(bolide_request *r, PyObject *task) {
     return 0;
 }
 
+/* loop.create_task(coro), for the user's task factory. It is called in a copy of the server's context, not with one:
+ * not every factory takes that argument. New reference, or NULL with an exception set. */
+static PyObject *create_task(bolide_server *server, PyObject *coro) {
+    PyObject *context = PyContext_Copy(server->context), *task = NULL;
+    if (context != NULL && PyContext_Enter(context) == 0) {
+        task = PyObject_CallMethodOneArg((PyObject *)server->loop, server->st->asgi->str_create_task, coro);
+        if (PyContext_Exit(context) < 0) {
+            Py_CLEAR(task);
+        }
+    }
+    Py_XDECREF(context);
+    return task;
+}
+
 /* A task that runs `coro`, or what else the application has returned. New reference, or NULL with an exception set. */
 static PyObject *make_task(bolide_request *r, PyObject *coro) {
     bolide_server *server = r->server;
@@ -227,6 +241,9 @@ static PyObject *make_task(bolide_request *r, PyObject *coro) {
     if (!PyCoro_CheckExact(coro)) {
         PyObject *args[] = {NULL, coro, loop};
         return PyObject_Vectorcall(as->ensure_future, args + 1, nargsf, as->loop_names);
+    }
+    if (server->loop->task_factory != NULL && server->loop->task_factory != Py_None) {
+        return create_task(server, coro);
     }
     PyObject *context = PyContext_Copy(server->context);
     if (context != NULL) {

@@ -10,8 +10,8 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
     bolide_state *st = server->st;
     bolide_asgi_state *as = st->asgi;
     server->asgi = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.5");
-    server->extensions =
-        Py_BuildValue("{O:{},O:{},O:{}}", as->str_early_hint, as->str_pathsend, as->str_response_trailers);
+    server->extensions = Py_BuildValue("{O:{},O:{},O:{},O:{}}", as->str_early_hint, as->str_pathsend,
+                                       as->str_response_trailers, as->str_zerocopysend);
     if (server->asgi == NULL || server->extensions == NULL) {
         return -1;
     }

@@ -41,7 +41,7 @@ static int expect_type(PyObject *type, const char *wanted) {
     return -1;
 }
 
-static int disconnected(bolide_request *r) {
+int bolide_request_disconnected(const bolide_request *r) {
     PyErr_SetString(bolide_asgi_of(r)->ClientDisconnected, "the client has disconnected");
     return -1;
 }
@@ -74,7 +74,7 @@ static int send_start(bolide_request *r, PyObject *message) {
     }
     /* Reading the message may have run code. */
     if (bolide_request_is_gone(r)) {
-        result = disconnected(r);
+        result = bolide_request_disconnected(r);
         goto done;
     }
     r->response.status = (int)code;
@@ -105,16 +105,21 @@ void bolide_request_complete(bolide_request *r) {
     bolide_access_end(r);
 }
 
+int bolide_request_await_trailers(bolide_request *r) {
+    r->flags |= BOLIDE_REQUEST_BODY_SENT;
+    if (r->response.framing != BOLIDE_BODY_CHUNKED || r->conn == NULL) {
+        return 0;
+    }
+    return bolide_stream_write(&r->conn->stream, "0\r\n", 3);
+}
+
 /* The end of a body that trailers follow. As send_body(). */
 static int end_body(bolide_request *r, PyObject *body) {
     bool chunked = r->response.framing == BOLIDE_BODY_CHUNKED;
     int result = bolide_response_body(&r->conn->stream, &r->response, body, chunked);
-    if (result == 0 && chunked && r->conn != NULL) {
-        result = bolide_stream_write(&r->conn->stream, "0\r\n", 3);
-    }
     if (result == 0) {
-        r->flags |= BOLIDE_REQUEST_BODY_SENT;
         bolide_access_sent(r, body);
+        result = bolide_request_await_trailers(r);
     }
     return result;
 }
@@ -134,7 +139,7 @@ static int send_trailers(bolide_request *r, PyObject *message) {
         goto done;
     }
     if (bolide_request_is_gone(r) || (r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
-        result = disconnected(r);
+        result = bolide_request_disconnected(r);
         goto done;
     }
     /* Other framings have no place for them: they are dropped. */
@@ -162,22 +167,11 @@ static int send_early_hint(bolide_request *r, PyObject *message) {
     }
     int result = 0;
     if (bolide_request_is_gone(r)) {
-        result = disconnected(r);
+        result = bolide_request_disconnected(r);
     } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0 && !r->response.http10) {
         result = bolide_stream_write_object(&r->conn->stream, lines); /* HTTP/1.0 knows no interim responses */
     }
     Py_DECREF(lines);
-    return result;
-}
-
-/* http.response.pathsend. 0, or -1 with an exception set. */
-static int send_path(bolide_request *r, PyObject *message) {
-    PyObject *path = NULL;
-    if (bolide_message_require(message, bolide_asgi_of(r)->str_path, &path) < 0) {
-        return -1;
-    }
-    int result = bolide_request_is_gone(r) ? disconnected(r) : bolide_file_begin(r, path);
-    Py_DECREF(path);
     return result;
 }
 
@@ -194,7 +188,7 @@ static int send_body(bolide_request *r, PyObject *message) {
         goto done;
     }
     if (bolide_request_is_gone(r)) {
-        result = disconnected(r);
+        result = bolide_request_disconnected(r);
         goto done;
     }
     if (body != NULL && PyBytes_CheckExact(body)) {
@@ -226,7 +220,7 @@ static int send_message(bolide_request *r, PyObject *message) {
     if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
         PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%S' sent, after response already completed.", type);
     } else if (bolide_request_is_gone(r)) {
-        disconnected(r);
+        bolide_request_disconnected(r);
     } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0 && bolide_message_is(type, "http.response.early_hint")) {
         result = send_early_hint(r, message);
     } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {
@@ -242,7 +236,9 @@ static int send_message(bolide_request *r, PyObject *message) {
         result = expect_type(type, "http.response.trailers");
         result = result == 0 ? send_trailers(r, message) : -1;
     } else if ((r->flags & BOLIDE_REQUEST_HEAD_SENT) != 0 && bolide_message_is(type, "http.response.pathsend")) {
-        result = send_path(r, message);
+        result = bolide_file_begin_path(r, message);
+    } else if ((r->flags & BOLIDE_REQUEST_HEAD_SENT) != 0 && bolide_message_is(type, "http.response.zerocopysend")) {
+        result = bolide_file_begin_descriptor(r, message);
     } else {
         result = expect_type(type, "http.response.body");
         if (result == 0 && (r->flags & BOLIDE_REQUEST_HEAD_SENT) == 0) {

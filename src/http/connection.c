@@ -287,6 +287,11 @@ void bolide_conn_expect_output(bolide_conn *c, size_t len) {
     }
 }
 
+void bolide_conn_note_output(bolide_conn *c) {
+    c->unsent = 0;
+    c->stalled_ms = 0;
+}
+
 void bolide_conn_pause_body(bolide_conn *c) {
     if ((c->flags & (BOLIDE_CONN_MESSAGE | BOLIDE_CONN_RESPONSE)) == 0) {
         c->flags |= BOLIDE_CONN_BODY_PAUSED;
@@ -342,6 +347,7 @@ static void on_error(bolide_stream *s, int status) {
 
 static void on_drain(bolide_stream *s) {
     bolide_conn *c = bolide_conn_of_stream(s);
+    bolide_conn_note_output(c);
     if (c->request != NULL) {
         c->http->ops->on_drain(c);
     }

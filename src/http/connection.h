@@ -187,6 +187,9 @@ void bolide_conn_continue(bolide_conn *c);
  * make a response of 1 MiB a quarter cheaper. */
 void bolide_conn_expect_output(bolide_conn *c, size_t len);
 
+/* Some output has left past the stream's queue: the peer has not stalled. */
+void bolide_conn_note_output(bolide_conn *c);
+
 /* Stop and resume taking in the body, as the owner consumes it. */
 void bolide_conn_pause_body(bolide_conn *c);
 void bolide_conn_resume_body(bolide_conn *c);

@@ -2,6 +2,7 @@
 
 #include "http/headers.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* Bytes of a head under construction: in the stream's own block while they fit there, else on the heap. */
@@ -478,6 +479,36 @@ int bolide_response_body(bolide_stream *s, bolide_response *r, PyObject *body, b
     int result = write_body(s, r, body, view.buf, (size_t)view.len, more);
     PyBuffer_Release(&view);
     return result;
+}
+
+int bolide_response_open_piece(bolide_stream *s, bolide_response *r, uint64_t len, bool more) {
+    bool length = r->framing == BOLIDE_BODY_LENGTH;
+    if ((length && len > r->left) || (r->framing == BOLIDE_BODY_NONE && len > 0 && !r->head)) {
+        PyErr_SetString(PyExc_RuntimeError, "Response content longer than Content-Length");
+        return -1;
+    }
+    if (length && !more && len < r->left) {
+        PyErr_SetString(PyExc_RuntimeError, "Response content shorter than Content-Length");
+        return -1;
+    }
+    if (length) {
+        r->left -= len;
+    }
+    if (r->framing != BOLIDE_BODY_CHUNKED || len == 0) {
+        return 0;
+    }
+    char size[24];
+    int n = snprintf(size, sizeof(size), "%" PRIx64 "\r\n", len);
+    return bolide_stream_write(s, size, (size_t)n);
+}
+
+int bolide_response_close_piece(bolide_stream *s, const bolide_response *r, uint64_t len, bool more) {
+    static const char last_chunk[] = "\r\n0\r\n\r\n";
+    if (r->framing != BOLIDE_BODY_CHUNKED) {
+        return 0;
+    }
+    size_t from = len > 0 ? 0 : 2, to = more ? 2 : 7;
+    return bolide_stream_write(s, last_chunk + from, to - from);
 }
 
 int bolide_response_simple(bolide_stream *s, bolide_defaults *d, int status, bool head, const char *text) {

@@ -36,6 +36,12 @@ int bolide_response_start(bolide_stream *s, bolide_defaults *d, bolide_response 
  * with an exception set: nothing of the piece was queued, except when the body ends short of its length. */
 int bolide_response_body(bolide_stream *s, bolide_response *r, PyObject *body, bool more);
 
+/* As bolide_response_body() for a piece of `len` bytes that the caller sends itself between these two: the first checks
+ * the length, and queues what stands before the piece; the second queues what stands behind it. 0, or -1 with an
+ * exception set. */
+int bolide_response_open_piece(bolide_stream *s, bolide_response *r, uint64_t len, bool more);
+int bolide_response_close_piece(bolide_stream *s, const bolide_response *r, uint64_t len, bool more);
+
 /* Queue a whole response of the server's own: `text` as text/plain, "connection: close". 0, or -1 with MemoryError set.
  */
 int bolide_response_simple(bolide_stream *s, bolide_defaults *d, int status, bool head, const char *text);

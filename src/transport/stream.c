@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
 
 #include "transport/tls.h"
 
@@ -286,6 +289,49 @@ void bolide_stream_flush(bolide_stream *s) {
     }
     if ((s->flags & BOLIDE_STREAM_OPEN) && !(s->flags & BOLIDE_STREAM_BROKEN)) {
         after_output(s);
+    }
+}
+
+#ifdef __linux__
+ssize_t bolide_stream_sendfile(bolide_stream *s, int fd, uint64_t offset, size_t len) {
+    if (s->tls != NULL) {
+        return 0;
+    }
+    if (s->pending > 0) {
+        bolide_stream_flush(s);
+    }
+    if (s->pending > 0 || !takes_output(s)) {
+        return 0;
+    }
+    off_t position = (off_t)offset;
+    ssize_t sent;
+    do {
+        sent = sendfile(bolide_stream_fileno(s), fd, &position, len);
+    } while (sent < 0 && errno == EINTR);
+    if (sent >= 0) {
+        return sent;
+    }
+    /* The last two: not with this file system. */
+    if (errno == EAGAIN || errno == EINVAL || errno == ENOSYS) {
+        return 0;
+    }
+    int status = uv_translate_sys_error(errno);
+    if (status == UV_EPIPE || status == UV_ECONNRESET || status == UV_ETIMEDOUT || status == UV_ENOTCONN) {
+        bolide_stream_fail(s, status);
+    }
+    return status;
+}
+#else
+ssize_t bolide_stream_sendfile(bolide_stream *s, int fd, uint64_t offset, size_t len) {
+    (void)s, (void)fd, (void)offset, (void)len;
+    return 0;
+}
+#endif
+
+void bolide_stream_yield(bolide_stream *s) {
+    if (takes_output(s)) {
+        s->flags |= BOLIDE_STREAM_FULL;
+        bolide_stream_list(s);
     }
 }
 

@@ -105,6 +105,16 @@ int bolide_stream_write_object(bolide_stream *s, PyObject *bytes); /* an exact b
 char *bolide_stream_reserve(bolide_stream *s, size_t len);
 void bolide_stream_commit(bolide_stream *s, size_t len);
 
+/* Have the kernel send up to `len` bytes of the file `fd` from `offset` on, with no copy. How many have left: 0 when
+ * the socket takes none now, when output is pending that it does not take, or where there is no such thing (TLS): the
+ * owner reads and writes them then. Or a negative uv code, of the file or of the stream, which the owner is told of
+ * besides. May call what bolide_stream_flush() may. */
+ssize_t bolide_stream_sendfile(bolide_stream *s, int fd, uint64_t offset, size_t len);
+
+/* Let other streams have their turn: this one counts as full until the end of the turn, when on_drain is called if the
+ * output has left. */
+void bolide_stream_yield(bolide_stream *s);
+
 /* Hand the gathered output to the kernel now. May call on_error or on_drain, or close the stream (close_when_flushed).
  */
 void bolide_stream_flush(bolide_stream *s);

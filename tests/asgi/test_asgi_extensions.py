@@ -1,11 +1,15 @@
-"""The extensions of HTTP responses: early hints, trailers, and files by their path."""
+"""The extensions of HTTP responses: early hints, trailers, and files by their path or their descriptor."""
 
 import ast
+import json
 import os
 import socket
+from urllib.parse import quote
 
+import httpx
 import pytest
-from support import KIND, Truncated
+from support import KIND, ServerProcess, Truncated
+from support.certificates import authority
 
 pytestmark = pytest.mark.skipif(KIND != "bolide", reason="extensions that bolide has")
 
@@ -16,6 +20,7 @@ def test_scope_names_them(connection):
         "http.response.early_hint": {},
         "http.response.pathsend": {},
         "http.response.trailers": {},
+        "http.response.zerocopysend": {},
     }
 
 
@@ -164,3 +169,177 @@ def test_starlette_sends_files_so(connection, file):
     response = connection.get(f"/starlette-file?path={path.encode().hex()}")
     assert response.body == data
     assert response.header("content-length") == str(len(data))
+
+
+# --- parts of files ---------------------------------------------------------------------------------------------------
+
+
+def zerocopysend(path: str, plan: list[dict], how: str = "number", more: str = "") -> str:
+    """The target of an app that sends parts of this file."""
+    return f"/zerocopysend?path={path.encode().hex()}&as={how}&plan={quote(json.dumps(plan))}{more}"
+
+
+@pytest.mark.parametrize("framing", ["", "&length=3000001"])
+@pytest.mark.parametrize("how", ["number", "unread"])
+def test_descriptor(connection, apps, key, file, framing, how):
+    path, data = file
+    for _ in range(2):
+        assert connection.get(zerocopysend(path, [{}], how, framing + f"&key={key}")).body == data
+    assert apps.wait(key) == len(data)
+
+
+def test_descriptor_of_an_object_that_has_read_ahead(connection, apps, key, file):
+    path, data = file
+    assert connection.get(zerocopysend(path, [{}], "object", f"&key={key}")).body == data[1:]
+    assert apps.wait(key) == len(data)
+
+
+@pytest.mark.parametrize(
+    ("part", "begin", "end"),
+    [
+        ({"offset": 0}, 0, None),
+        ({"offset": 70_000}, 70_000, None),
+        ({"offset": 1, "count": 1_000_000}, 1, 1_000_001),
+        ({"offset": 2_999_999, "count": 100}, 2_999_999, None),
+        ({"count": 3}, 0, 3),
+        ({"count": 0}, 0, 0),
+        ({"offset": None, "count": None, "more_body": False}, 0, None),
+        ({"offset": 3_000_001}, 0, 0),
+        ({"offset": 1 << 62}, 0, 0),
+    ],
+)
+@pytest.mark.parametrize("trailers", ["", "&trailers=1"])
+def test_part_of_a_file(connection, file, part, begin, end, trailers):
+    path, data = file
+    response = connection.get(zerocopysend(path, [part], more=trailers))
+    assert response.body == data[begin:end]
+    assert response.trailers == ([("x-a", "b")] if trailers else [])
+    assert connection.get("/text").status == 200
+
+
+@pytest.mark.parametrize("framing", ["", "&length=1000023"])
+def test_parts_and_pieces_in_turn(connection, apps, key, file, framing):
+    path, data = file
+    more = {"more_body": True}
+    plan = [
+        {"body": "begin", **more},
+        {"count": 500_000, **more},
+        {"count": 500_000, **more},
+        {"body": "middle", **more},
+        {"offset": 5, "count": 10, **more},
+        {"body": "", **more},
+        {"offset": 0, "count": 2},
+    ]
+    expected = b"begin" + data[:1_000_000] + b"middle" + data[5:15] + data[:2]
+    assert connection.get(zerocopysend(path, plan, more=f"{framing}&key={key}")).body == expected
+    assert apps.wait(key) == 1_000_000  # an offset leaves the position alone
+
+
+def test_descriptor_for_http_1_0(connection, file):
+    path, data = file
+    assert connection.request("GET", zerocopysend(path, [{}]), version="1.0").body == data
+
+
+def test_descriptor_for_head(connection, file):
+    path, data = file
+    response = connection.request("HEAD", zerocopysend(path, [{}], more=f"&length={len(data)}"))
+    assert (response.body, response.header("content-length")) == (b"", str(len(data)))
+    assert connection.get("/text").status == 200
+
+
+def test_descriptor_over_tls(file, tmp_path):
+    path, data = file
+    certificate = authority().issue("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    with (
+        ServerProcess("apps:app", "--ssl-certfile", str(tmp_path / "both.pem")) as server,
+        httpx.Client(verify=authority().client(), timeout=30) as client,
+    ):
+        url = f"https://localhost:{server.address[1]}"
+        assert client.get(url + zerocopysend(path, [{"count": 1_000_000, "more_body": True}, {}])).content == data
+        assert client.get(url + pathsend(path)).content == data
+
+
+@pytest.mark.parametrize(
+    ("how", "part", "raised"),
+    [
+        ("text", {}, "TypeError"),
+        ("none", {}, "TypeError"),
+        ("closed", {}, "OSError"),
+        ("device", {}, "ValueError"),
+        ("number", {"offset": -1}, "ValueError"),
+        ("number", {"count": -1}, "ValueError"),
+        ("number", {"offset": "0"}, "TypeError"),
+        ("number", {"count": 1.5}, "TypeError"),
+        ("number", {"count": 1 << 64}, "OverflowError"),
+    ],
+)
+def test_wrong_part_raises(connection, apps, key, file, how, part, raised):
+    connection.send_request("GET", zerocopysend(file[0], [part], how, f"&key={key}"))
+    assert apps.wait(key) == raised
+    with pytest.raises(Truncated):
+        connection.read_response()
+
+
+@pytest.mark.parametrize(
+    ("plan", "more"),
+    [
+        ([{}], "&length=3000000"),
+        ([{}], "&length=3000002"),
+        ([{}], "&status=204"),
+        ([{}, {}], ""),
+        ([{}, {"body": "after the end"}], ""),
+    ],
+)
+def test_part_that_does_not_fit_raises(connection, apps, key, file, plan, more):
+    connection.send_request("GET", zerocopysend(file[0], plan, more=f"{more}&key={key}"))
+    if not more:
+        assert connection.read_response().body == file[1]
+        assert apps.wait(key) == "RuntimeError"
+        return
+    assert apps.wait(key) == "RuntimeError"
+    head = connection.read_head()
+    assert head.status in (200, 204)
+    assert connection.read_to_eof() == b""  # nothing was sent in part
+
+
+def test_file_that_becomes_shorter(server, apps, key, tmp_path):
+    path = tmp_path / "shrinking"
+    path.touch()
+    os.truncate(path, 100_000_000)
+    with server.connect(receive_buffer=4096) as connection:
+        connection.send_request("GET", zerocopysend(str(path), [{}], more=f"&length=100000000&key={key}"))
+        connection.read_head()
+        os.truncate(path, 10)
+        assert len(connection.read_to_eof()) < 100_000_000
+    assert apps.wait(key) == "RuntimeError"
+
+
+def test_descriptor_for_a_client_that_leaves(server, apps, key, tmp_path):
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, 100_000_000)
+    before = len(os.listdir(f"/proc/{server.pid}/fd"))
+    with server.connect(receive_buffer=4096) as connection:
+        connection.send_request("GET", zerocopysend(str(path), [{}], more=f"&key={key}"))
+        connection.read_head()
+        connection.reset()
+    assert apps.wait(key) == "ClientDisconnected"
+    assert len(os.listdir(f"/proc/{server.pid}/fd")) <= before + 1
+
+
+@pytest.mark.rss
+def test_others_are_served_while_a_large_file_is_sent(server, apps, tmp_path):
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, 400_000_000)
+    server.get("/text")
+    server.reset_peak_memory()
+    before = server.memory()
+    with server.connect() as connection, server.connect() as other:
+        connection.send_request("GET", zerocopysend(str(path), [{}], more="&length=400000000"))
+        connection.read_head()
+        for _ in range(20):
+            assert len(connection.read_exactly(20_000_000)) == 20_000_000
+            assert other.get("/text").status == 200
+    assert server.memory("VmHWM") - before < 20_000_000

@@ -1,10 +1,11 @@
 """A request runs as a real asyncio Task, so that everything of asyncio and anyio works from its first await."""
 
 import json
+import sys
 import threading
 
 import pytest
-from support import KIND
+from support import KIND, ServerProcess
 
 REQUESTS = 200
 
@@ -42,6 +43,20 @@ def test_cancel_before_the_first_await(connection):
 def test_anyio(connection):
     told = json.loads(connection.get("/anyio-facts").body)
     assert told == {"cancelled": True, "done": [0, 1, 2], "thread": True, "task": True}
+
+
+@pytest.mark.parametrize("name", ["plain", "eager", "subclass"])
+@pytest.mark.skipif(KIND != "bolide", reason="uvicorn sets up its own loop's factory")
+def test_task_factory_of_the_user(name):
+    if name == "eager" and sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with 3.12")
+    with ServerProcess("task_factory:app", env={"TASK_FACTORY": name}) as server, server.connect() as connection:
+        for number in range(3):
+            told = json.loads(connection.get(f"/?{number}").body)
+            assert told == {"made_here": True, "task": "Own" if name == "subclass" else "Task", "variable": "unset"}
+        response = connection.get("/fail")
+        assert response.status == 500
+        assert server.stop() == 0
 
 
 def test_executor(connection):
