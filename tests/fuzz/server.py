@@ -115,6 +115,12 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": trailers})
     if mine.chance(10):
         await send({"type": "http.response.pathsend", "path": mine.random.choice([__file__, "/", "/none"])})
+    if mine.chance(10):
+        part = {"offset": mine.random.choice([None, 0, 100, -1]), "count": mine.random.choice([None, 0, 5000, "1"])}
+        with open(mine.random.choice([__file__, "/dev/null"]), "rb") as file:
+            chosen = mine.random.choice([file, file.fileno(), -1, 5])
+            event = {"type": "http.response.zerocopysend", "file": chosen, **part, "more_body": mine.chance(2)}
+            await send(event)
     while mine.chance(3):
         piece = b"p" * mine.random.choice([0, 1, 100, 70_000])
         await send({"type": "http.response.body", "body": piece, "more_body": True})
