@@ -58,7 +58,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     def __init__(self) -> None:
         # The running CPython's own, for whatever it keeps on a loop; a real selector would have no work here.
         watched: Any = _WatchedDescriptors(self)
-        asyncio.SelectorEventLoop.__init__(self, watched)
+        super(_core.Loop, self).__init__(watched)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}>"
