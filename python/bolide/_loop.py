@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import selectors
 import signal
 import socket
@@ -41,6 +42,26 @@ class _WatchedDescriptors:
         return selectors.SelectorKey(fileobj, fileobj if isinstance(fileobj, int) else fileobj.fileno(), events, None)
 
 
+class _KeptOpen:
+    """A socket that is closed meanwhile stays open to the end of the block.
+
+    Whoever waits for it would else wait for ever, on a descriptor that soon is another's.
+    """
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock if isinstance(sock, socket.socket) else None
+
+    def __enter__(self) -> None:
+        if self._sock is not None:
+            self._sock._io_refs += 1  # type: ignore[attr-defined]
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._sock is not None:
+            self._sock._decref_socketios()  # type: ignore[attr-defined]
+
+
 class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """An asyncio event loop on libuv: every method of asyncio.AbstractEventLoop, as in the running CPython."""
 
@@ -59,6 +80,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         # The running CPython's own, for whatever it keeps on a loop; a real selector would have no work here.
         watched: Any = _WatchedDescriptors(self)
         super(_core.Loop, self).__init__(watched)
+        _open_loops.add(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}>"
@@ -107,6 +129,13 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         if not handle.cancelled():
             self.call_soon_threadsafe(handle._run)
 
+    def _after_fork_in_child(self) -> None:
+        """Part from everything that the kernel shares between this process and its parent."""
+        if self._after_fork():
+            self._close_self_pipe()
+            self._make_self_pipe()
+            self._default_executor = None  # its threads are in the parent alone
+
     # --- closing ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -123,6 +152,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             self._signal_handlers.clear()
         for sig in list(self._signal_handlers):
             self.remove_signal_handler(sig)
+        _open_loops.discard(self)
         self._close_self_pipe()
         self._selector = None
         base_events.BaseEventLoop.close(self)
@@ -150,6 +180,38 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     def _stop_serving(self, sock: socket.socket) -> None:
         self._stop_listening(sock)
         super()._stop_serving(sock)  # type: ignore[misc]
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
+        """Receive a datagram; see asyncio.loop.sock_recvfrom."""
+        with _KeptOpen(sock):
+            return await super().sock_recvfrom(sock, bufsize)
+
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
+        """Receive a datagram into a buffer; see asyncio.loop.sock_recvfrom_into."""
+        with _KeptOpen(sock):
+            return await super().sock_recvfrom_into(sock, buf, nbytes)
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        """Send a datagram; see asyncio.loop.sock_sendto."""
+        with _KeptOpen(sock):
+            return await super().sock_sendto(sock, data, address)
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect a socket; see asyncio.loop.sock_connect."""
+        with _KeptOpen(sock):
+            await super().sock_connect(sock, address)
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection; see asyncio.loop.sock_accept."""
+        with _KeptOpen(sock):
+            return await super().sock_accept(sock)
+
+    async def sock_sendfile(
+        self, sock: socket.socket, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool | None = True
+    ) -> int:
+        """Send a file, with the kernel's help where it gives any; see asyncio.loop.sock_sendfile."""
+        with _KeptOpen(sock):
+            return await super().sock_sendfile(sock, file, offset, count, fallback=fallback)
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         # The transport's descriptor stays with libuv; a duplicate of it is what sock_sendfile() waits on.
@@ -227,6 +289,23 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             raise
         upgraded: asyncio.Transport = transport
         return upgraded
+
+
+_open_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    loops = list(_open_loops)
+    # Else a signal to this process would wake a loop of the parent, and be handled there (CPython 3.11).
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    if wakeup_fd != -1 and all(wakeup_fd != loop._csock.fileno() for loop in loops):
+        signal.set_wakeup_fd(wakeup_fd)
+    for loop in loops:
+        loop._after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _tls_timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, float]:

@@ -5,8 +5,11 @@
 #define BOLIDE_STRINGS(X)                                                                                              \
     X(_asyncio_future_blocking)                                                                                        \
     X(_attach)                                                                                                         \
+    X(_closed)                                                                                                         \
+    X(_decref_socketios)                                                                                               \
     X(_detach)                                                                                                         \
     X(_handle_signal)                                                                                                  \
+    X(_io_refs)                                                                                                        \
     X(add_done_callback)                                                                                               \
     X(buffer_updated)                                                                                                  \
     X(call_exception_handler)                                                                                          \

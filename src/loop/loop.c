@@ -2,8 +2,10 @@
 
 #include <math.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/error.h"
+#include "loop/fdset.h"
 #include "transport/stream.h"
 #include "transport/tls.h"
 
@@ -389,6 +391,40 @@ int bolide_loop_open(bolide_loop *loop) {
     return 0;
 }
 
+/* Put an unused readiness set in the place of the shared one, touching nothing that a thread which is gone may have
+ * left half done. */
+static void abandon(bolide_loop *loop) {
+    loop->abandoned = true;
+    loop->released = NULL;
+    int backend = uv_backend_fd(&loop->uv);
+    int unused = bolide_fdset_new();
+    if (backend >= 0 && unused >= 0) {
+        (void)dup2(unused, backend);
+        (void)dup2(unused, loop->watchers.fd);
+    }
+    if (unused >= 0) {
+        close(unused);
+    }
+}
+
+int bolide_loop_after_fork(bolide_loop *loop) {
+    if (!loop->uv_ready || loop->abandoned) {
+        return 0;
+    }
+    if (loop->released != NULL || (loop->running && loop->thread_id != PyThread_get_thread_ident())) {
+        abandon(loop);
+        return 0;
+    }
+    int status = uv_loop_fork(&loop->uv);
+    if (status == 0) {
+        status = bolide_watchers_renew(loop);
+    }
+    if (status < 0) {
+        abandon(loop);
+    }
+    return status;
+}
+
 static void drop_scheduled(bolide_loop *loop) {
     while (bolide_ring_count(&loop->ready) > 0) {
         bolide_handle *handle = bolide_ring_pop(&loop->ready);
@@ -400,7 +436,7 @@ static void drop_scheduled(bolide_loop *loop) {
 void bolide_loop_teardown(bolide_loop *loop) {
     loop->closed = true;
     drop_scheduled(loop);
-    if (loop->uv_ready) {
+    if (loop->uv_ready && !loop->abandoned) {
         loop->uv_ready = false;
         while (loop->resources.next != &loop->resources) {
             bolide_resource *res = loop->resources.next;

@@ -63,7 +63,8 @@ typedef struct bolide_loop {
 
     bolide_resource resources; /* head of the list of open resources */
 
-    bool uv_ready; /* uv_loop_init() succeeded and uv_loop_close() has not run */
+    bool uv_ready;  /* uv_loop_init() succeeded and uv_loop_close() has not run */
+    bool abandoned; /* after a fork: not to be used any more, see bolide_loop_after_fork() */
     bool closed;
     bool running;
     bool stopping;
@@ -134,6 +135,11 @@ void bolide_resource_remove(bolide_resource *res); /* idempotent */
 
 /* Prepare the uv loop and its own handles. 0, or a negative uv code: then nothing is open. */
 int bolide_loop_open(bolide_loop *loop);
+
+/* In the child after a fork: give the loop a readiness set, a wake-up and a descriptor set of its own, so that nothing
+ * done with it here reaches the parent's. A loop that another thread was running is given up instead, as that thread is
+ * not here. 0, or a negative uv code: then it is given up too. */
+int bolide_loop_after_fork(bolide_loop *loop);
 
 /* Turns until stop() or a fatal exception, which loop->fatal holds then. */
 void bolide_loop_turns(bolide_loop *loop);

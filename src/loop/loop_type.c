@@ -219,6 +219,10 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
         return NULL;
     }
+    if (loop->abandoned) {
+        PyErr_SetString(PyExc_RuntimeError, "This event loop was lost when the process forked");
+        return NULL;
+    }
     bolide_loop_turns(loop);
     if (loop->fatal != NULL) {
         PyObject *exception = loop->fatal;
@@ -248,6 +252,12 @@ static PyObject *check_closed(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_loop_wake((bolide_loop *)self);
     Py_RETURN_NONE;
+}
+
+static PyObject *after_fork(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_loop *loop = (bolide_loop *)self;
+    int status = bolide_loop_after_fork(loop);
+    return status < 0 ? bolide_error_set(status) : PyBool_FromLong(!loop->closed && !loop->abandoned);
 }
 
 static PyObject *close_loop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -431,6 +441,9 @@ static PyMethodDef loop_methods[] = {
     {"is_closed", is_closed, METH_NOARGS, PyDoc_STR("is_closed()\n--\n\nWhether close() was called.")},
     {"_run", run, METH_NOARGS, PyDoc_STR("_run()\n--\n\nTurns until stop(): the heart of run_forever().")},
     {"_close", close_loop, METH_NOARGS, PyDoc_STR("_close()\n--\n\nClose all that is open: the heart of close().")},
+    {"_after_fork", after_fork, METH_NOARGS,
+     PyDoc_STR("_after_fork()\n--\n\nIn the child after a fork: part from what is shared with the parent. Returns "
+               "whether the loop can be used. Raises OSError when no descriptor is left.")},
     {"_check_closed", check_closed, METH_NOARGS, NULL},
     {"_write_to_self", write_to_self, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

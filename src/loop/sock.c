@@ -19,13 +19,15 @@ typedef enum { SOCK_RECV, SOCK_RECV_INTO, SOCK_SENDALL } sock_kind;
 /* The coroutine-like object that the methods return. It does nothing before it is awaited. */
 typedef struct {
     PyObject_HEAD bolide_loop *loop; /* strong */
-    PyObject *sock;                  /* strong */
-    PyObject *future;                /* the wait in progress, or NULL */
-    Py_buffer view;                  /* SOCK_RECV_INTO, SOCK_SENDALL; view.obj is NULL otherwise */
-    Py_ssize_t size;                 /* SOCK_RECV: at most so many bytes */
-    Py_ssize_t sent;                 /* SOCK_SENDALL: so many have left */
+    bolide_resource resource;
+    PyObject *sock;   /* strong */
+    PyObject *future; /* the wait in progress, or NULL */
+    Py_buffer view;   /* SOCK_RECV_INTO, SOCK_SENDALL; view.obj is NULL otherwise */
+    Py_ssize_t size;  /* SOCK_RECV: at most so many bytes */
+    Py_ssize_t sent;  /* SOCK_SENDALL: so many have left */
     sock_kind kind;
     int fd;        /* of the wait in progress */
+    bool held;     /* the socket stays open (see hold_open()) and `resource` is the loop's */
     bool finished; /* a result or an exception was delivered */
 } sock_op;
 
@@ -37,8 +39,67 @@ static void stop_waiting(sock_op *op) {
     }
 }
 
+/* Add `change` to the number of users after whom alone a socket.socket closes its descriptor: a file made by
+ * socket.makefile() is one. The new number, or -1 with an exception set: it is no such object. */
+static long count_user(sock_op *op, long change) {
+    bolide_state *st = op->loop->st;
+    PyObject *users = PyObject_GetAttr(op->sock, st->str__io_refs);
+    long count = users != NULL ? PyLong_AsLong(users) : -1;
+    Py_XDECREF(users);
+    if (count < 0 || count + change < 0) {
+        return -1;
+    }
+    users = PyLong_FromLong(count + change);
+    int status = users != NULL ? PyObject_SetAttr(op->sock, st->str__io_refs, users) : -1;
+    Py_XDECREF(users);
+    return status < 0 ? -1 : count + change;
+}
+
+static void let_close(sock_op *op) {
+    if (!op->held) {
+        return;
+    }
+    op->held = false;
+    bolide_resource_remove(&op->resource);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *closed = PyObject_GetAttr(op->sock, op->loop->st->str__closed);
+    if (closed == Py_False) {
+        (void)count_user(op, -1);
+    } else if (closed != NULL) {
+        Py_XDECREF(PyObject_CallMethodNoArgs(op->sock, op->loop->st->str__decref_socketios));
+    }
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(op->sock);
+    }
+    Py_XDECREF(closed);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void on_loop_close(bolide_resource *resource) {
+    sock_op *op = (sock_op *)((char *)resource - offsetof(sock_op, resource));
+    Py_INCREF(op);
+    let_close(op);
+    Py_DECREF(op);
+}
+
+/* A socket that is closed while an operation waits for it would leave that waiting for ever, on a descriptor that soon
+ * is another's. It is closed when the operation ends, or the loop. */
+static void hold_open(sock_op *op) {
+    if (op->held) {
+        return;
+    }
+    if (count_user(op, 1) >= 0) {
+        op->held = true;
+        op->resource.close = on_loop_close;
+        bolide_resource_add(op->loop, &op->resource);
+    }
+    PyErr_Clear();
+}
+
 static void finish(sock_op *op) {
     stop_waiting(op);
+    let_close(op);
     op->finished = true;
     if (op->view.obj != NULL) {
         PyBuffer_Release(&op->view);
@@ -110,6 +171,7 @@ static PyObject *begin_wait(sock_op *op, int fd) {
     }
     op->fd = fd;
     op->future = Py_NewRef(future);
+    hold_open(op);
     return future;
 }
 

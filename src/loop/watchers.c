@@ -117,13 +117,11 @@ static int arm(bolide_watchers *w, int fd, int events) {
     return 0;
 }
 
-/* Every descriptor into a set of its own making: the old one holds an entry that cannot be taken out, because its
- * descriptor was closed while another process or a duplicate keeps the file open. */
-static void rebuild(bolide_loop *loop) {
+int bolide_watchers_renew(bolide_loop *loop) {
     bolide_watchers *w = &loop->watchers;
     int fresh = bolide_fdset_new();
     if (fresh < 0) {
-        return;
+        return fresh;
     }
     uv_poll_stop(&loop->fds);
     int moved = dup2(fresh, w->fd);
@@ -136,7 +134,8 @@ static void rebuild(bolide_loop *loop) {
             watcher->armed = 0;
         }
     }
-    uv_poll_start(&loop->fds, UV_READABLE, on_readable);
+    int status = uv_poll_start(&loop->fds, UV_READABLE, on_readable);
+    return moved < 0 ? UV_EBADF : status;
 }
 
 /* The kernel watches more than is waited for: mend that. */
@@ -145,7 +144,7 @@ static void disarm(bolide_loop *loop, int fd) {
     int wanted = interest(watcher);
     if (bolide_fdset_change(loop->watchers.fd, fd, watcher->armed != 0 ? watcher->armed : BOLIDE_READABLE, wanted) <
         0) {
-        rebuild(loop);
+        (void)bolide_watchers_renew(loop);
         return;
     }
     watcher->armed = wanted;

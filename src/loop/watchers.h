@@ -32,6 +32,12 @@ typedef struct {
 
 /* 0, or a negative uv code. */
 int bolide_watchers_open(struct bolide_loop *loop);
+
+/* Every descriptor into a set of its own making: the old one is shared with the process that this one was forked from,
+ * or holds an entry that cannot be taken out, because its descriptor was closed while another process or a duplicate
+ * keeps the file open. 0, or a negative uv code. */
+int bolide_watchers_renew(struct bolide_loop *loop);
+
 void bolide_watchers_clear(struct bolide_loop *loop);
 int bolide_watchers_traverse(struct bolide_loop *loop, visitproc visit, void *arg);
 

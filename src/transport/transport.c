@@ -354,8 +354,21 @@ static void resource_close(bolide_resource *res) {
     bolide_stream_close(&t->stream); /* on_close drops the loop's reference */
 }
 
+/* 1 when data goes into the protocol's own buffer: it is an asyncio.BufferedProtocol, or of a class that asyncio does
+ * not know, with get_buffer() and without data_received(). 0; or -1 with an exception set. */
+static int brings_buffer(bolide_state *st, PyObject *protocol) {
+    int buffered = PyObject_IsInstance(protocol, st->asyncio_BufferedProtocol);
+    if (buffered != 0) {
+        return buffered;
+    }
+    if (PyObject_HasAttr(protocol, st->str_data_received)) {
+        return 0;
+    }
+    return PyObject_HasAttr(protocol, st->str_get_buffer);
+}
+
 int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol) {
-    int buffered = PyObject_IsInstance(protocol, t->loop->st->asyncio_BufferedProtocol);
+    int buffered = brings_buffer(t->loop->st, protocol);
     if (buffered < 0) {
         return -1;
     }

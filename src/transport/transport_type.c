@@ -431,6 +431,16 @@ static PyObject *get_protocol_paused(PyObject *self, void *closure) {
     return PyBool_FromLong(((bolide_transport *)self)->flags & BOLIDE_TRANSPORT_WRITING_PAUSED);
 }
 
+static PyObject *get_paused(PyObject *self, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(((bolide_transport *)self)->flags & BOLIDE_TRANSPORT_PAUSED);
+}
+
+static PyObject *get_closing(PyObject *self, void *closure) {
+    (void)closure;
+    return is_closing(self, NULL);
+}
+
 static PyObject *get_true(PyObject *self, void *closure) {
     (void)self;
     (void)closure;
@@ -457,6 +467,8 @@ static PyObject *get_ssl_protocol(PyObject *self, void *closure) {
 
 static PyGetSetDef transport_getset[] = {
     {"_loop", get_loop, NULL, NULL, NULL},
+    {"_paused", get_paused, NULL, NULL, NULL},
+    {"_closing", get_closing, NULL, NULL, NULL},
     {"_protocol_paused", get_protocol_paused, NULL, NULL, NULL},
     {"_start_tls_compatible", get_true, NULL, NULL, NULL},
     {"_sendfile_compatible", get_sendfile_mode, NULL, NULL, NULL},

@@ -18,10 +18,19 @@ SKIPS: dict[str, str] = {
     "test_process.Test_UV_Process_Delayed.*": "a private argument, __uvloop_sleep_after_fork",
     "test_runner.TestSourceCode.test_uvloop_run_2": "the text of a message with uvloop's name in it",
     "test_signals.Test_UV_Signals.test_signals_no_SIGCHLD": "uvloop forbids a handler of SIGCHLD, asyncio does not",
+    "test_tcp.Test_UV_TCPSSL.test_shutdown_timeout_handler_not_set": (
+        "wants bytes lost that came before a FIN while reading was paused; the test of this name in CPython's suite, "
+        "which is held to, wants them delivered after resume_reading()"
+    ),
+    "test_sockets.TestUVSockets.test_pseudosocket": "the repr of uvloop's own PseudoSocket, and its messages",
+    "test_sockets.TestUVSockets.test_socket_sync_remove": "a private method, _get_backend_id()",
+    "test_tcp.Test_UV_TCP.test_create_server_buffered_2": (
+        "uvloop wraps what get_buffer() raises in a RuntimeError of its own, asyncio passes it to connection_lost()"
+    ),
+    "test_tcp.Test_UV_TCPSSL.test_flush_before_shutdown": 'uvloop\'s private get_extra_info("uvloop.sslproto")',
     "test_udp.Test_UV_UDP.test_create_datagram_endpoint_reuse_address_*": "an argument that Python 3.11 removed",
     "test_udp.Test_UV_UDP.test_create_datagram_endpoint_wrong_sock": "the text of a message",
     "test_udp.Test_UV_UDP.test_udp_sendto_dns": "uvloop refuses host names in sendto(), asyncio resolves them",
-    "test_unix.Test_UV_Unix.test_epollhup": "a protocol with get_buffer() that is no asyncio.BufferedProtocol",
 }
 
 
