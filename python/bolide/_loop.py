@@ -68,6 +68,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     if TYPE_CHECKING:
         # asyncio's own, which its type stubs leave out.
         _csock: socket.socket
+        _signal_handlers: dict[int, Any]
         _asyncgen_firstiter_hook: Any
         _asyncgen_finalizer_hook: Any
 
