@@ -1,0 +1,161 @@
+/* Frames to the peer. */
+#include "ws/session.h"
+
+#include <string.h>
+
+/* Scratch space that is kept from one compressed message to the next. */
+#define SCRATCH_KEPT (256 * 1024)
+/* Longer messages are not compressed once for many peers: the server keeps the last one. */
+#define SHARED_MAX (256 * 1024)
+/* Shorter messages are sent as they are. */
+#define COMPRESS_MIN 32
+
+/* Queue a frame. `owner`: the exact bytes object that `data` is the content of, or NULL. 0, or -1 with MemoryError set.
+ */
+static int put_frame(bolide_conn *c, int opcode, bool compressed, const char *data, size_t len, PyObject *owner) {
+    bolide_stream *s = &c->stream;
+    if (len + BOLIDE_WS_OUT_HEADER_MAX <= BOLIDE_RESERVE_MAX) {
+        char *out = bolide_stream_reserve(s, len + BOLIDE_WS_OUT_HEADER_MAX);
+        if (out == NULL) {
+            return -1;
+        }
+        size_t used = bolide_ws_frame_header(out, opcode, compressed, len);
+        memcpy(out + used, data, len);
+        bolide_stream_commit(s, used + len);
+        return 0;
+    }
+    char header[BOLIDE_WS_OUT_HEADER_MAX];
+    size_t used = bolide_ws_frame_header(header, opcode, compressed, len);
+    if (bolide_stream_write(s, header, used) < 0) {
+        return -1;
+    }
+    return owner != NULL ? bolide_stream_write_object(s, owner) : bolide_stream_write(s, data, len);
+}
+
+void bolide_ws_put_control(bolide_conn *c, int opcode, const char *data, size_t len) {
+    if (put_frame(c, opcode, false, data, len, NULL) < 0) {
+        bolide_ws_out_of_memory(c);
+    }
+}
+
+void bolide_ws_put_close(bolide_conn *c, int code, const char *reason, size_t len) {
+    char payload[BOLIDE_WS_CONTROL_MAX];
+    bolide_ws *ws = bolide_ws_of(c);
+    if ((ws->flags & WS_CLOSE_SENT) != 0) {
+        return;
+    }
+    ws->flags = (uint8_t)((ws->flags | WS_CLOSE_SENT) & ~WS_PINGED);
+    ws->timer_ms = 0;
+    payload[0] = (char)(code >> 8);
+    payload[1] = (char)code;
+    memcpy(payload + 2, reason, len);
+    bolide_ws_put_control(c, BOLIDE_WS_CLOSE, payload, code == BOLIDE_WS_NO_STATUS ? 0 : len + 2);
+}
+static char *scratch_room(void *arg, size_t want, size_t *room) {
+    bolide_ws_config *config = arg;
+    if (config->scratch_cap - config->scratch_len < want) {
+        size_t cap = config->scratch_cap < 4096 ? 4096 : config->scratch_cap * 2;
+        char *scratch = PyMem_Realloc(config->scratch, cap);
+        if (scratch == NULL) {
+            return NULL;
+        }
+        config->scratch = scratch;
+        config->scratch_cap = cap;
+    }
+    *room = config->scratch_cap - config->scratch_len;
+    return config->scratch + config->scratch_len;
+}
+
+static bool scratch_wrote(void *arg, size_t len) {
+    ((bolide_ws_config *)arg)->scratch_len += len;
+    return true;
+}
+
+/* Compress into the scratch space. It ends with the marker of a flush, which is not sent (RFC 7692, section 7.2.1).
+ * Returns the length without it, or 0 with MemoryError set. */
+static size_t compress(bolide_ws_config *config, bolide_deflate *deflate, const char *data, size_t len) {
+    const bolide_deflate_sink sink = {scratch_room, scratch_wrote, config};
+    config->scratch_len = 0;
+    if (deflate == NULL || bolide_deflate_message(deflate, data, len, &sink) != BOLIDE_DEFLATE_OK) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    return config->scratch_len - 4;
+}
+
+static void trim_scratch(bolide_ws_config *config) {
+    if (config->scratch_cap > SCRATCH_KEPT) {
+        PyMem_Free(config->scratch);
+        config->scratch = NULL;
+        config->scratch_cap = 0;
+    }
+}
+
+/* The same message goes to one peer after the other: compress it once, without the history of any of them. Sets
+ * config->shared if `message` was the last one, for another peer. */
+static void share(bolide_conn *c, PyObject *message, const char *data, size_t len) {
+    bolide_ws *ws = bolide_ws_of(c);
+    bolide_ws_config *config = ws->config;
+    if (message != config->last) {
+        bool immutable = PyBytes_CheckExact(message) || PyUnicode_CheckExact(message);
+        Py_CLEAR(config->shared);
+        Py_XSETREF(config->last, immutable && len <= SHARED_MAX ? Py_NewRef(message) : NULL);
+        config->last_conn = c;
+    } else if (config->shared == NULL && c != config->last_conn) {
+        bolide_deflate *deflate = bolide_deflate_new(bolide_deflate_get_params(ws->deflate));
+        size_t size = compress(config, deflate, data, len);
+        config->shared = size > 0 ? PyBytes_FromStringAndSize(config->scratch, (Py_ssize_t)size) : NULL;
+        config->shared_bits = bolide_deflate_get_params(ws->deflate)->server_bits;
+        bolide_deflate_free(deflate);
+        PyErr_Clear(); /* it goes without */
+    }
+}
+
+/* Send a compressed message. 0, or -1 with MemoryError set: the connection can't be used any more. */
+static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *message) {
+    bolide_ws *ws = bolide_ws_of(c);
+    bolide_ws_config *config = ws->config;
+    int result = -1;
+    share(c, message, data, len);
+    if (config->shared != NULL && config->shared_bits <= bolide_deflate_get_params(ws->deflate)->server_bits) {
+        PyObject *shared = Py_NewRef(config->shared);
+        bolide_deflate_forget(ws->deflate);
+        result = put_frame(c, opcode, true, PyBytes_AS_STRING(shared), (size_t)PyBytes_GET_SIZE(shared), shared);
+        Py_DECREF(shared);
+    } else {
+        size_t size = compress(config, ws->deflate, data, len);
+        result = size > 0 ? put_frame(c, opcode, true, config->scratch, size, NULL) : -1;
+    }
+    trim_scratch(config);
+    if (result < 0) {
+        bolide_conn_abort(c);
+    }
+    return result;
+}
+
+/* `message` is the object whose content `data` is. */
+static int put_message(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *message) {
+    if (bolide_ws_of(c)->deflate != NULL && len >= COMPRESS_MIN) {
+        return put_compressed(c, opcode, data, len, message);
+    }
+    return put_frame(c, opcode, false, data, len, PyBytes_CheckExact(message) ? message : NULL);
+}
+
+int bolide_ws_send(bolide_conn *c, PyObject *message) {
+    if (PyUnicode_Check(message)) {
+        Py_ssize_t len;
+        const char *text = PyUnicode_AsUTF8AndSize(message, &len);
+        return text != NULL ? put_message(c, BOLIDE_WS_TEXT, text, (size_t)len, message) : -1;
+    }
+    if (PyBytes_CheckExact(message)) {
+        return put_message(c, BOLIDE_WS_BINARY, PyBytes_AS_STRING(message), (size_t)PyBytes_GET_SIZE(message), message);
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(message, &view, PyBUF_SIMPLE) < 0) {
+        return -1;
+    }
+    /* An object's own way to give its buffer out may have closed the connection. */
+    int result = bolide_ws_is_open(c) ? put_message(c, BOLIDE_WS_BINARY, view.buf, (size_t)view.len, message) : 0;
+    PyBuffer_Release(&view);
+    return result;
+}
