@@ -81,6 +81,7 @@ typedef struct bolide_asgi_state {
     PyObject *request_message; /* {"type": "http.request", "body": b"", "more_body": False}, to be copied */
     PyObject *task_names;      /* keyword names of Task(coro, ...): loop, context and eager_start if it has it */
     PyObject *loop_names;      /* ... of ensure_future(): loop */
+    PyObject *context_names;   /* ... of add_done_callback(): context */
     PyObject *exc_info_names;  /* ... of logger.error(message, exc_info=) */
     PyObject *task_done;       /* asyncio.Task.done */
     PyObject *task_result;     /* asyncio.Task.result */
@@ -126,14 +127,16 @@ typedef struct bolide_server {
     PyObject *forwarded;                    /* called with a scope that has x-forwarded-* fields, or NULL */
     PyObject *context;                      /* contextvars.Context: tasks start in a copy of it */
     PyObject *waiters;                      /* list of the futures that wait_closed() gave out */
+    PyObject *client_host;                  /* str: that of the last client, or NULL */
     PyObject *server_name;                  /* the last scope["server"] ... */
     struct sockaddr_storage server_address; /* ... and what it was made of */
 
-    PyObject *ws_scope;  /* dict that every scope of a WebSocket starts as a copy of */
-    bolide_ws_config ws; /* what WebSocket connections share */
-    size_t ws_max_queue; /* messages that wait for an application before reading stops */
-    bool websockets;     /* requests for a WebSocket are served as such */
-    bool ws_deflate;     /* permessage-deflate is accepted */
+    PyObject *ws_scope;      /* dict that every scope of a WebSocket starts as a copy of */
+    PyObject *ws_extensions; /* dict: scope["extensions"] starts as a copy of it, for a WebSocket */
+    bolide_ws_config ws;     /* what WebSocket connections share */
+    size_t ws_max_queue;     /* messages that wait for an application before reading stops */
+    bool websockets;         /* requests for a WebSocket are served as such */
+    bool ws_deflate;         /* permessage-deflate is accepted */
 
     bolide_http http;
     bolide_listener *listeners;
@@ -176,16 +179,16 @@ typedef enum {
 
 /* What a request for a WebSocket has besides. The protocol itself is the connection's (ws/connection.h). */
 struct bolide_websocket {
-    PyObject **queue;              /* ring of `cap` (a power of 2): messages received and not yet taken */
-    uint32_t first, count, cap;    /* of `queue` */
-    size_t bytes;                  /* in the messages of `queue` */
-    PyObject *reason;              /* str: of the end, or NULL */
-    PyObject *denial_headers;      /* list: of a websocket.http.response.start that waits, or NULL */
-    bolide_ws_handshake handshake; /* what the client asked for */
-    uint16_t code;                 /* of the end; 0: not yet */
-    bool connect_taken;            /* the application got websocket.connect */
-    bool gone;                     /* the peer has closed, or vanished */
-    bolide_websocket_state state;
+    PyObject **queue;               /* ring of `cap` (a power of 2): messages received and not yet taken */
+    uint32_t first, count, cap;     /* of `queue` */
+    uint16_t code;                  /* of the end; 0: not yet */
+    bool connect_taken : 1;         /* the application got websocket.connect */
+    bool gone : 1;                  /* the peer has closed, or vanished */
+    uint8_t state;                  /* bolide_websocket_state */
+    size_t bytes;                   /* in the messages of `queue` */
+    PyObject *reason;               /* str: of the end, or NULL */
+    PyObject *denial_headers;       /* list: of a websocket.http.response.start that waits, or NULL */
+    bolide_ws_handshake *handshake; /* what the client asked for; NULL once it was accepted */
 };
 
 enum {
@@ -215,9 +218,9 @@ typedef enum {
 struct bolide_awaitable {
     PyObject_HEAD bolide_request *request; /* strong; NULL for the one that is always done */
     PyObject *future;                      /* asyncio.Future that it waits for, or NULL */
-    PyObject *iter;                        /* that future's iterator */
-    bolide_awaitable *prev, *next;         /* request->waiters, while it has a future */
+    bolide_awaitable *next;                /* request->waiters, while it has a future */
     bolide_await_kind kind;
+    bool woken;    /* that future was completed by bolide_awaitable_wake() */
     bool finished; /* has given its result */
 };
 
@@ -237,6 +240,9 @@ static inline bool bolide_request_is_gone(const bolide_request *r) {
 /* 0 when the calling thread is the loop's; -1 with RuntimeError set. */
 int bolide_request_check_thread(const bolide_request *r);
 
+/* The callback of the request's task. 0, or -1 with TypeError set when it is not done. */
+int bolide_request_end_task(bolide_request *r, PyObject *task);
+
 /* Cancel the tasks of all running requests of the server. 0, or -1 with an exception set. */
 int bolide_request_cancel_all(bolide_server *server);
 
@@ -254,7 +260,7 @@ int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_f
 /* The vectorcall of a request. */
 PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);
 
-/* The `receive` of a request. New reference, or NULL. */
+/* The `receive` of a request. Called with the request's task it is that task's callback. New reference, or NULL. */
 PyObject *bolide_receive_new(bolide_request *r);
 
 /* The next message, if there is one: 1 and a new reference; 0 when the application has to wait; -1 with an exception

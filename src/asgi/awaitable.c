@@ -11,10 +11,10 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind) {
         return NULL;
     }
     a->request = (bolide_request *)Py_NewRef(r);
-    a->future = a->iter = NULL;
-    a->prev = a->next = NULL;
+    a->future = NULL;
+    a->next = NULL;
     a->kind = kind;
-    a->finished = false;
+    a->woken = a->finished = false;
     PyObject_GC_Track((PyObject *)a);
     return (PyObject *)a;
 }
@@ -24,13 +24,13 @@ static void unlink_waiter(bolide_awaitable *a) {
     if (a->future == NULL) {
         return;
     }
-    *(a->prev != NULL ? &a->prev->next : &a->request->waiters) = a->next;
-    if (a->next != NULL) {
-        a->next->prev = a->prev;
+    bolide_awaitable **link = &a->request->waiters;
+    while (*link != a) {
+        link = &(*link)->next;
     }
-    a->prev = a->next = NULL;
+    *link = a->next;
+    a->next = NULL;
     Py_CLEAR(a->future);
-    Py_CLEAR(a->iter);
 }
 
 static void finish(bolide_awaitable *a) {
@@ -38,24 +38,23 @@ static void finish(bolide_awaitable *a) {
     a->finished = true;
 }
 
-/* Make the future to wait for. 0, or -1 with an exception set. */
+/* Make the future to wait for, in the state in which its own iterator would hand it to the task. 0, or -1 with an
+ * exception set. */
 static int begin_waiting(bolide_awaitable *a) {
     PyObject *future = bolide_loop_create_future(a->request->server->loop);
     if (future == NULL) {
         return -1;
     }
-    PyObject *iter = PyObject_GetIter(future);
-    if (iter == NULL) {
+    if (PyObject_SetAttr(future, a->request->server->st->str__asyncio_future_blocking, Py_True) < 0) {
         Py_DECREF(future);
         return -1;
     }
     a->future = future;
-    a->iter = iter;
+    a->woken = false;
     /* At the end: who waits first is woken first. */
     bolide_awaitable **link = &a->request->waiters;
-    a->prev = a->next = NULL;
+    a->next = NULL;
     while (*link != NULL) {
-        a->prev = *link;
         link = &(*link)->next;
     }
     *link = a;
@@ -90,38 +89,50 @@ static int poll_request(bolide_awaitable *a, bool woken, PyObject **result) {
     return 1;
 }
 
+/* It was resumed: is the future done, and without an exception? 0, or -1 with an exception set. */
+static int end_waiting(bolide_awaitable *a) {
+    if (a->woken) {
+        unlink_waiter(a);
+        return 0;
+    }
+    /* By somebody else than us, or for no reason. */
+    PyObject *future = Py_NewRef(a->future);
+    PyObject *done = PyObject_CallMethodNoArgs(future, a->request->server->st->str_done), *result = NULL;
+    if (done == Py_True) {
+        result = PyObject_CallMethod(future, "result", NULL);
+    } else if (done != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+    }
+    int status = result != NULL ? 0 : -1;
+    unlink_waiter(a);
+    Py_DECREF(future);
+    Py_XDECREF(done);
+    Py_XDECREF(result);
+    return status;
+}
+
 static PySendResult step(bolide_awaitable *a, PyObject **result) {
     *result = NULL;
     if (a->kind == BOLIDE_AWAIT_DONE) {
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
-    for (bool woken = false;; woken = false) {
-        if (a->iter != NULL) {
-            woken = true;
-            PyObject *iter = Py_NewRef(a->iter);
-            PySendResult sent = PyIter_Send(iter, Py_None, result);
-            Py_DECREF(iter);
-            if (sent == PYGEN_NEXT) {
-                return PYGEN_NEXT;
-            }
-            unlink_waiter(a);
-            if (sent == PYGEN_ERROR) {
-                finish(a);
-                return PYGEN_ERROR;
-            }
-            Py_CLEAR(*result);
-        }
-        if (a->finished) {
-            PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
-            return PYGEN_ERROR;
-        }
-        int ready = poll_request(a, woken, result);
-        if (ready != 0 || begin_waiting(a) < 0) {
-            finish(a);
-            return ready > 0 ? PYGEN_RETURN : PYGEN_ERROR;
-        }
+    bool woken = a->future != NULL;
+    if (woken && end_waiting(a) < 0) {
+        finish(a);
+        return PYGEN_ERROR;
     }
+    if (a->finished) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
+        return PYGEN_ERROR;
+    }
+    int ready = poll_request(a, woken, result);
+    if (ready == 0 && begin_waiting(a) == 0) {
+        *result = Py_NewRef(a->future);
+        return PYGEN_NEXT;
+    }
+    finish(a);
+    return ready > 0 ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
 static PySendResult awaitable_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result) {
@@ -180,33 +191,50 @@ static PyObject *method_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
+static void wake(bolide_awaitable *a) {
+    bolide_loop *loop = a->request->server->loop;
+    if (a->future == NULL || a->woken) {
+        return;
+    }
+    PyObject *future = Py_NewRef(a->future);
+    PyObject *done = PyObject_CallMethodNoArgs(future, loop->st->str_done);
+    if (done == Py_False) {
+        a->woken = true;
+        Py_SETREF(done, PyObject_CallMethodOneArg(future, loop->st->str_set_result, Py_None));
+    }
+    if (done == NULL) {
+        bolide_loop_report(loop, "waking receive() or send() failed", NULL, NULL);
+    }
+    Py_XDECREF(done);
+    Py_DECREF(future);
+}
+
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind) {
-    bolide_state *st = r->server->st;
     if (r->waiters == NULL || r->server->loop->closed) {
         return;
     }
-    /* The futures are collected first: what completing one does is not ours to know. */
-    PyObject *futures = PyList_New(0);
-    for (bolide_awaitable *a = r->waiters; futures != NULL && a != NULL; a = a->next) {
-        if (a->kind == kind && PyList_Append(futures, a->future) < 0) {
-            Py_CLEAR(futures);
+    if (r->waiters->next == NULL) {
+        if (r->waiters->kind == kind) {
+            PyObject *only = Py_NewRef(r->waiters);
+            wake((bolide_awaitable *)only);
+            Py_DECREF(only);
+        }
+        return;
+    }
+    /* They are collected first: what completing a future does is not ours to know. */
+    PyObject *waiters = PyList_New(0);
+    for (bolide_awaitable *a = r->waiters; waiters != NULL && a != NULL; a = a->next) {
+        if (a->kind == kind && PyList_Append(waiters, (PyObject *)a) < 0) {
+            Py_CLEAR(waiters);
         }
     }
-    for (Py_ssize_t i = 0; futures != NULL && i < PyList_GET_SIZE(futures); i++) {
-        PyObject *future = PyList_GET_ITEM(futures, i);
-        PyObject *done = PyObject_CallMethodNoArgs(future, st->str_done);
-        if (done == Py_False) {
-            Py_SETREF(done, PyObject_CallMethodOneArg(future, st->str_set_result, Py_None));
-        }
-        if (done == NULL) {
-            bolide_loop_report(r->server->loop, "waking receive() or send() failed", NULL, NULL);
-        }
-        Py_XDECREF(done);
+    for (Py_ssize_t i = 0; waiters != NULL && i < PyList_GET_SIZE(waiters); i++) {
+        wake((bolide_awaitable *)PyList_GET_ITEM(waiters, i));
     }
-    if (futures == NULL) {
+    if (waiters == NULL) {
         bolide_loop_report(r->server->loop, "waking receive() or send() failed", NULL, NULL);
     }
-    Py_XDECREF(futures);
+    Py_XDECREF(waiters);
 }
 
 static int awaitable_traverse(PyObject *self, visitproc visit, void *arg) {
@@ -214,7 +242,6 @@ static int awaitable_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(a->request);
     Py_VISIT(a->future);
-    Py_VISIT(a->iter);
     return 0;
 }
 

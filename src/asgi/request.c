@@ -189,26 +189,12 @@ static PyObject *result_of(bolide_request *r, PyObject *task) {
     return PyObject_CallMethod(task, "result", NULL);
 }
 
-static PyObject *on_task_done(PyObject *self, PyObject *task) {
-    bolide_request *r = (bolide_request *)self;
-    if (delist(r)) {
-        Py_CLEAR(r->task);
-        end(r, result_of(r, task), true);
-        Py_DECREF(r);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef done_method = {"_on_task_done", on_task_done, METH_O, NULL};
-
-/* Keep the request until its task is done. 0, or -1 with an exception set. */
-static int follow(bolide_request *r, PyObject *task) {
-    PyObject *callback = PyCFunction_New(&done_method, (PyObject *)r);
-    if (callback == NULL) {
-        return -1;
-    }
-    PyObject *result = PyObject_CallMethodOneArg(task, r->server->st->str_add_done_callback, callback);
-    Py_DECREF(callback);
+/* Have `receive` called when the task is done, in `context` (NULL: the current one), and keep the request until then.
+ * 0, or -1 with an exception set. */
+static int follow(bolide_request *r, PyObject *task, PyObject *receive, PyObject *context) {
+    PyObject *args[] = {task, receive, context};
+    PyObject *result = PyObject_VectorcallMethod(r->server->st->str_add_done_callback, args, 2,
+                                                 context != NULL ? bolide_asgi_of(r)->context_names : NULL);
     if (result == NULL) {
         return -1;
     }
@@ -232,11 +218,12 @@ static PyObject *create_task(bolide_server *server, PyObject *coro) {
     return task;
 }
 
-/* A task that runs `coro`, or what else the application has returned. New reference, or NULL with an exception set. */
-static PyObject *make_task(bolide_request *r, PyObject *coro) {
+/* A task that runs `coro`, or what else the application has returned. *context becomes a new reference to the one it
+ * runs in, if that is known. New reference, or NULL with an exception set. */
+static PyObject *make_task(bolide_request *r, PyObject *coro, PyObject **context) {
     bolide_server *server = r->server;
     bolide_asgi_state *as = server->st->asgi;
-    PyObject *loop = (PyObject *)server->loop, *task = NULL;
+    PyObject *loop = (PyObject *)server->loop;
     size_t nargsf = 1 | PY_VECTORCALL_ARGUMENTS_OFFSET;
     if (!PyCoro_CheckExact(coro)) {
         PyObject *args[] = {NULL, coro, loop};
@@ -245,13 +232,12 @@ static PyObject *make_task(bolide_request *r, PyObject *coro) {
     if (server->loop->task_factory != NULL && server->loop->task_factory != Py_None) {
         return create_task(server, coro);
     }
-    PyObject *context = PyContext_Copy(server->context);
-    if (context != NULL) {
-        PyObject *args[] = {NULL, coro, loop, context, Py_True};
-        task = PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->task_names);
-        Py_DECREF(context);
+    *context = PyContext_Copy(server->context);
+    if (*context == NULL) {
+        return NULL;
     }
-    return task;
+    PyObject *args[] = {NULL, coro, loop, *context, Py_True};
+    return PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->task_names);
 }
 
 /* Is the task done? -1 with an exception set. */
@@ -268,8 +254,26 @@ static int is_done(bolide_request *r, PyObject *task) {
     return result;
 }
 
+int bolide_request_end_task(bolide_request *r, PyObject *task) {
+    int done = is_done(r, task);
+    if (done <= 0) {
+        if (done == 0) {
+            PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
+        }
+        return -1;
+    }
+    if (delist(r)) {
+        Py_INCREF(task);
+        Py_CLEAR(r->task);
+        end(r, result_of(r, task), true);
+        Py_DECREF(task);
+        Py_DECREF(r);
+    }
+    return 0;
+}
+
 /* The task has taken its first step, or all of them. */
-static void after_start(bolide_request *r, PyObject *task) {
+static void after_start(bolide_request *r, PyObject *task, PyObject *receive, PyObject *context) {
     if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
         /* Mostly it is done then and has returned None: no need to ask whether it is. */
         PyObject *result = result_of(r, task);
@@ -283,7 +287,7 @@ static void after_start(bolide_request *r, PyObject *task) {
     int done = is_done(r, task);
     if (done > 0) {
         end(r, result_of(r, task), false);
-    } else if (done < 0 || follow(r, task) < 0) {
+    } else if (done < 0 || follow(r, task, receive, context) < 0) {
         end(r, NULL, false);
     }
 }
@@ -307,26 +311,27 @@ static int apply_forwarded(bolide_request *r) {
 
 /* Call the application and start its task. */
 static void run(bolide_request *r) {
-    PyObject *receive = NULL, *coro = NULL, *task = NULL;
+    PyObject *receive = NULL, *coro = NULL, *task = NULL, *context = NULL;
     if ((r->flags & BOLIDE_REQUEST_FORWARDED) == 0 || apply_forwarded(r) == 0) {
         receive = bolide_receive_new(r);
     }
     if (receive != NULL) {
         PyObject *args[] = {NULL, r->scope, receive, (PyObject *)r};
         coro = PyObject_Vectorcall(r->server->app, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        Py_DECREF(receive);
         Py_CLEAR(r->scope);
     }
     if (coro != NULL) {
-        task = make_task(r, coro);
+        task = make_task(r, coro, &context);
         Py_DECREF(coro);
     }
     if (task != NULL) {
-        after_start(r, task);
+        after_start(r, task, receive, context);
         Py_DECREF(task);
     } else {
         end(r, NULL, false);
     }
+    Py_XDECREF(receive);
+    Py_XDECREF(context);
 }
 
 int bolide_request_cancel_all(bolide_server *server) {

@@ -4,12 +4,46 @@
 #include <sys/socket.h>
 
 #include "common/sockaddr.h"
+#include "common/template.h"
 #include "transport/tls.h"
+
+/* Keys that an application may add to the scope of a WebSocket before it gets a table of its own; a framework sets some
+ * six. */
+#define SPARE_KEYS 8
+
+/* What the scopes of WebSockets start as copies of: they may live for hours. 0, or -1 with an exception set. */
+static int make_websocket_templates(bolide_server *server, PyObject *root_path, const char *scheme) {
+    bolide_state *st = server->st;
+    bolide_asgi_state *as = st->asgi;
+    PyObject *extensions = Py_BuildValue("{O:O}", as->str_websocket_http_response, Py_None);
+    PyObject *scope = Py_BuildValue(
+        "{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_websocket, as->str_asgi, Py_None,
+        as->str_http_version, as->str_http_1_1, as->str_server, Py_None, as->str_client, Py_None, as->str_scheme,
+        scheme, as->str_root_path, root_path, as->str_path, Py_None, as->str_raw_path, Py_None, as->str_query_string,
+        Py_None, as->str_headers, Py_None, as->str_subprotocols, Py_None, as->str_extensions, Py_None);
+    int result = extensions == NULL || scope == NULL ? -1 : 0;
+    if (result == 0 && server->state != NULL) {
+        result = PyDict_SetItem(scope, as->str_state, Py_None);
+    }
+    if (result == 0) {
+        server->ws_scope = bolide_template_new(scope, SPARE_KEYS);
+        server->ws_extensions = bolide_template_new(extensions, 1);
+        result = server->ws_scope == NULL || server->ws_extensions == NULL ? -1 : 0;
+    }
+    Py_XDECREF(extensions);
+    Py_XDECREF(scope);
+    return result;
+}
 
 int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version) {
     bolide_state *st = server->st;
     bolide_asgi_state *as = st->asgi;
-    server->asgi = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.5");
+    PyObject *asgi = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.5");
+    if (asgi == NULL) {
+        return -1;
+    }
+    server->asgi = bolide_template_new(asgi, 1);
+    Py_DECREF(asgi);
     server->extensions = Py_BuildValue("{O:{},O:{},O:{},O:{}}", as->str_early_hint, as->str_pathsend,
                                        as->str_response_trailers, as->str_zerocopysend);
     if (server->asgi == NULL || server->extensions == NULL) {
@@ -26,21 +60,10 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
         return -1;
     }
     const char *ws_scheme = strcmp(scheme, "https") == 0 ? "wss" : strcmp(scheme, "http") == 0 ? "ws" : scheme;
-    server->ws_scope = Py_BuildValue(
-        "{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_websocket, as->str_asgi, Py_None,
-        as->str_http_version, as->str_http_1_1, as->str_server, Py_None, as->str_client, Py_None, as->str_scheme,
-        ws_scheme, as->str_root_path, root_path, as->str_path, Py_None, as->str_raw_path, Py_None, as->str_query_string,
-        Py_None, as->str_headers, Py_None, as->str_subprotocols, Py_None, as->str_extensions, Py_None);
-    if (server->ws_scope == NULL) {
+    if (make_websocket_templates(server, root_path, ws_scheme) < 0) {
         return -1;
     }
-    if (server->state == NULL) {
-        return 0;
-    }
-    return PyDict_SetItem(server->scope, as->str_state, Py_None) < 0 ||
-                   PyDict_SetItem(server->ws_scope, as->str_state, Py_None) < 0
-               ? -1
-               : 0;
+    return server->state != NULL ? PyDict_SetItem(server->scope, as->str_state, Py_None) : 0;
 }
 
 /* An address as ASGI has it: (host, port), or (path, None) of a Unix socket. New reference, or NULL with an exception
@@ -64,8 +87,8 @@ static bool is_loopback(const struct sockaddr_storage *address) {
     return address->ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)address)->sin6_addr);
 }
 
-/* c->client. 0, or -1 with an exception set. */
-static int find_client(bolide_conn *c) {
+/* c->client. Behind a proxy all clients have one host: they share its str. 0, or -1 with an exception set. */
+static int find_client(bolide_server *server, bolide_conn *c) {
     struct sockaddr_storage address;
     socklen_t len = sizeof(address);
     if ((c->flags & BOLIDE_CONN_UNIX) != 0 ||
@@ -75,7 +98,19 @@ static int find_client(bolide_conn *c) {
         c->flags |= is_loopback(&address) ? BOLIDE_CONN_LOCAL : 0u;
         c->client = address_pair((struct sockaddr *)&address, len);
     }
-    return c->client != NULL ? 0 : -1;
+    if (c->client == NULL) {
+        return -1;
+    }
+    if (PyTuple_Check(c->client)) {
+        PyObject *host = PyTuple_GET_ITEM(c->client, 0);
+        if (server->client_host != NULL && PyUnicode_Compare(host, server->client_host) == 0) {
+            PyTuple_SET_ITEM(c->client, 0, Py_NewRef(server->client_host));
+            Py_DECREF(host);
+        } else {
+            Py_XSETREF(server->client_host, Py_NewRef(host));
+        }
+    }
+    return 0;
 }
 
 /* c->server: mostly the same as for the connection before. 0, or -1 with an exception set. */
@@ -112,13 +147,16 @@ static int set_copy(PyObject *scope, PyObject *key, PyObject *dict) {
 /* The items that the scope of a WebSocket has besides. */
 static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *subprotocols) {
     bolide_asgi_state *as = bolide_asgi_of(r);
-    PyObject *extensions = Py_BuildValue("{O:{}}", as->str_websocket_http_response);
-    if (extensions == NULL) {
-        return -1;
+    PyObject *extensions = PyDict_Copy(r->server->ws_extensions), *nothing = PyDict_New();
+    int result = -1;
+    if (extensions != NULL && nothing != NULL &&
+        PyDict_SetItem(extensions, as->str_websocket_http_response, nothing) == 0 &&
+        PyDict_SetItem(scope, as->str_extensions, extensions) == 0) {
+        result = PyDict_SetItem(scope, as->str_subprotocols, subprotocols);
     }
-    int result = PyDict_SetItem(scope, as->str_extensions, extensions);
-    Py_DECREF(extensions);
-    return result < 0 ? -1 : PyDict_SetItem(scope, as->str_subprotocols, subprotocols);
+    Py_XDECREF(extensions);
+    Py_XDECREF(nothing);
+    return result;
 }
 
 /* A copy of `template` with the target in it. New reference, or NULL with an exception set. */
@@ -210,7 +248,7 @@ static int set_tls(bolide_request *r, PyObject *scope) {
 static int make_scope(bolide_request *r, PyObject *headers, const bolide_target *target, PyObject **cached,
                       PyObject *subprotocols) {
     bolide_conn *c = r->conn;
-    if ((c->client == NULL && find_client(c) < 0) || (c->server == NULL && find_server(r->server, c) < 0)) {
+    if ((c->client == NULL && find_client(r->server, c) < 0) || (c->server == NULL && find_server(r->server, c) < 0)) {
         return -1;
     }
     PyObject *scope = new_scope(r, target, cached);

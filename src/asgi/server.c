@@ -545,6 +545,8 @@ static void server_dealloc(PyObject *self) {
     Py_CLEAR(s->health_path);
     Py_CLEAR(s->health_headers);
     Py_CLEAR(s->health_body);
+    Py_CLEAR(s->ws_extensions);
+    Py_CLEAR(s->client_host);
     Py_CLEAR(s->logger);
     Py_CLEAR(s->waiters);
     Py_CLEAR(s->server_name);

@@ -45,13 +45,14 @@ static int make_objects(bolide_asgi_state *as, bolide_state *st) {
     as->task_names = PyTuple_Pack(2, st->str_loop, as->str_context);
 #endif
     as->loop_names = PyTuple_Pack(1, st->str_loop);
+    as->context_names = PyTuple_Pack(1, as->str_context);
     as->exc_info_names = PyTuple_Pack(1, as->str_exc_info);
     as->request_message = Py_BuildValue("{O:O,O:O,O:O}", st->str_type, as->str_http_request, as->str_body,
                                         st->empty_bytes, as->str_more_body, Py_False);
     as->task_done = PyObject_GetAttr(st->asyncio_Task, st->str_done);
     as->task_result = PyObject_GetAttrString(st->asyncio_Task, "result");
-    if (as->task_names == NULL || as->loop_names == NULL || as->exc_info_names == NULL || as->request_message == NULL ||
-        as->task_done == NULL || as->task_result == NULL) {
+    if (as->task_names == NULL || as->loop_names == NULL || as->context_names == NULL || as->exc_info_names == NULL ||
+        as->request_message == NULL || as->task_done == NULL || as->task_result == NULL) {
         return -1;
     }
     as->ensure_future = import_from("asyncio", "ensure_future");
@@ -133,6 +134,7 @@ void bolide_asgi_clear(bolide_state *st) {
     Py_CLEAR(as->request_message);
     Py_CLEAR(as->task_names);
     Py_CLEAR(as->loop_names);
+    Py_CLEAR(as->context_names);
     Py_CLEAR(as->exc_info_names);
     Py_CLEAR(as->task_done);
     Py_CLEAR(as->task_result);

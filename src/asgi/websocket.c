@@ -22,13 +22,14 @@ int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subpro
         return 400; /* what follows the request are frames */
     }
     bolide_websocket *ws = calloc(1, sizeof(*ws));
-    if (ws == NULL) {
+    if (ws == NULL || (ws->handshake = malloc(sizeof(*ws->handshake))) == NULL) {
+        free(ws);
         PyErr_NoMemory();
         return -1;
     }
-    int status = bolide_ws_handshake_read(&ws->handshake, headers, r->server->ws_deflate, subprotocols);
+    int status = bolide_ws_handshake_read(ws->handshake, headers, r->server->ws_deflate, subprotocols);
     if (status != 0) {
-        free(ws);
+        bolide_websocket_free(ws);
         return status;
     }
     r->ws = ws;
@@ -45,6 +46,7 @@ void bolide_websocket_free(bolide_websocket *ws) {
         ws->count--;
     }
     free(ws->queue);
+    free(ws->handshake);
     Py_XDECREF(ws->reason);
     Py_XDECREF(ws->denial_headers);
     free(ws);

@@ -63,19 +63,25 @@ static int send_accept(bolide_request *r, PyObject *message) {
     } else if (ws->state != BOLIDE_WEBSOCKET_CONNECTING) {
         result = overtaken();
     } else {
-        result = bolide_ws_handshake_answer(&ws->handshake, &r->conn->stream, &r->server->http.defaults, subprotocol,
+        result = bolide_ws_handshake_answer(ws->handshake, &r->conn->stream, &r->server->http.defaults, subprotocol,
                                             headers);
     }
     if (result < 0) {
         goto done;
     }
     ws->state = BOLIDE_WEBSOCKET_OPEN;
-    if (r->conn != NULL && bolide_ws_start(r->conn, &r->server->ws, &ws->handshake.deflate) < 0) {
+    if (r->conn != NULL && bolide_ws_start(r->conn, &r->server->ws, &ws->handshake->deflate) < 0) {
         bolide_conn_abort(r->conn);
         result = -1;
         goto done;
     }
     log_status(r, 101);
+    /* It may be idle for hours: what only the handshake needed goes. */
+    free(ws->handshake);
+    ws->handshake = NULL;
+    Py_CLEAR(r->method);
+    Py_CLEAR(r->target);
+    Py_CLEAR(r->client);
 done:
     Py_XDECREF(subprotocol);
     Py_XDECREF(headers);

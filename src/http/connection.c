@@ -258,8 +258,11 @@ void bolide_conn_finish(bolide_conn *c, bool keep_alive) {
     }
 }
 
-void bolide_conn_upgrade(bolide_conn *c, void *protocol, const bolide_stream_ops *ops) {
-    c->upgraded = protocol;
+void bolide_conn_upgrade(bolide_conn *c, const bolide_stream_ops *ops) {
+    memset(c->upgraded, 0, sizeof(c->upgraded));
+    Py_CLEAR(c->client); /* there will be no more scopes */
+    Py_CLEAR(c->server);
+    Py_CLEAR(c->tls);
     c->flags |= BOLIDE_CONN_UPGRADED;
     c->stream.ops = ops;
     if (c->held_len > 0 || (c->flags & BOLIDE_CONN_PARSING) != 0) {
@@ -366,7 +369,6 @@ void bolide_conn_on_close(bolide_stream *s) {
     bolide_http_remove(c);
     bolide_split_free(c);
     free(c->held);
-    free(c->upgraded);
     Py_CLEAR(c->client);
     Py_CLEAR(c->server);
     Py_CLEAR(c->tls);

@@ -111,6 +111,9 @@ struct bolide_http {
     struct bolide_http_handles *handles; /* the uv handles: they outlive this struct by a turn; NULL once closed */
 };
 
+/* Bytes that a protocol has for itself once a connection was upgraded to it. */
+#define BOLIDE_CONN_PROTOCOL_MAX 96
+
 struct bolide_conn {
     bolide_stream stream; /* first, so that a stream is a connection */
     bolide_resource resource;
@@ -121,7 +124,6 @@ struct bolide_conn {
     PyObject *client;         /* the owner's cache: scope["client"], or NULL */
     PyObject *server;         /* the owner's cache: scope["server"], or NULL */
     PyObject *tls;            /* the owner's cache: scope["extensions"]["tls"], or NULL */
-    void *upgraded;           /* of the protocol that it was upgraded to; freed with the connection; or NULL */
     bolide_split_head *split; /* a head that is not complete yet, or NULL */
     char *held;               /* bytes that came while an exchange was under way, or NULL */
     size_t held_len;          /* their number */
@@ -133,7 +135,10 @@ struct bolide_conn {
     uint32_t since_ms;        /* how long the connection has been in the state that times out, counted by the sweeps */
     uint32_t dropped;         /* bytes of chunk extensions and trailers in the body that is being read */
     uint32_t discarded;       /* bytes of an unwanted body, or of a refused request, that were read and dropped */
-    llhttp_t parser;
+    union {
+        llhttp_t parser;                                           /* until it is upgraded */
+        void *upgraded[BOLIDE_CONN_PROTOCOL_MAX / sizeof(void *)]; /* then: of the other protocol */
+    };
 };
 
 enum {
@@ -199,9 +204,9 @@ void bolide_conn_close(bolide_conn *c);
 /* Close now and drop the output. Calls on_gone. */
 void bolide_conn_abort(bolide_conn *c);
 
-/* From here on `ops` get the stream's events, and `protocol` (from malloc) is conn->upgraded. Bytes that have come are
- * handed to ops->on_read from the loop, soon. ops->on_close must end with bolide_conn_on_close(). */
-void bolide_conn_upgrade(bolide_conn *c, void *protocol, const bolide_stream_ops *ops);
+/* From here on `ops` get the stream's events, and conn->upgraded, all zero, takes the place of the parser. Bytes that
+ * have come are handed to ops->on_read from the loop, soon. ops->on_close must end with bolide_conn_on_close(). */
+void bolide_conn_upgrade(bolide_conn *c, const bolide_stream_ops *ops);
 
 /* Close so that the peer gets what was queued although it may still be sending; an upgrade ends here. */
 void bolide_conn_linger(bolide_conn *c);

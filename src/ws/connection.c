@@ -304,14 +304,14 @@ static const bolide_stream_ops stream_ops = {
 /* --- for the owner --- */
 
 int bolide_ws_start(bolide_conn *c, bolide_ws_config *config, const bolide_deflate_params *deflate) {
-    bolide_ws *ws = calloc(1, sizeof(*ws));
-    if (ws == NULL || (deflate->enabled && (ws->deflate = bolide_deflate_new(deflate)) == NULL)) {
-        free(ws);
+    bolide_deflate *agreed = NULL;
+    if (deflate->enabled && (agreed = bolide_deflate_new(deflate)) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    ws->config = config;
-    bolide_conn_upgrade(c, ws, &stream_ops);
+    bolide_conn_upgrade(c, &stream_ops);
+    bolide_ws_of(c)->config = config;
+    bolide_ws_of(c)->deflate = agreed;
     return 0;
 }
 

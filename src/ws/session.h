@@ -26,6 +26,8 @@ typedef struct {
     uint8_t flags;           /* WS_* */
 } bolide_ws;
 
+_Static_assert(sizeof(bolide_ws) <= BOLIDE_CONN_PROTOCOL_MAX, "it lies in the connection");
+
 enum {
     WS_FULL = 1,       /* the owner wants no more messages */
     WS_PINGED = 2,     /* a ping has no answer yet */
@@ -36,7 +38,7 @@ enum {
 };
 
 static inline bolide_ws *bolide_ws_of(const bolide_conn *c) {
-    return c->upgraded;
+    return (bolide_ws *)(void *)c->upgraded;
 }
 
 static inline bool bolide_ws_is_upgraded(const bolide_conn *c) {
