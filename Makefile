@@ -84,11 +84,11 @@ test-libraries: build $(VENV)/.has-libraries ## Run the tests of real libraries 
 	@$(VENV)/bin/python -m pytest -p no:asyncio tests/libraries $(ARGS)
 
 .PHONY: conformance
-conformance: ## Hold the loop against the test suites of CPython and uvloop, and print the tables
+conformance: $(VENV)/.has-libraries ## Hold the loop against the test suites of CPython and uvloop, and print the tables
 	@status=0; $(MAKE) conformance-cpython || status=1; $(MAKE) conformance-uvloop || status=1; exit $$status
 
 .PHONY: conformance-cpython conformance-uvloop
-conformance-cpython: build $(VENV)/.has-libraries
+conformance-cpython: build $(VENV)/.has-test # and uvloop too where it is installed
 	@$(VENV)/bin/python tests/conformance/cpython.py $(ARGS)
 
 conformance-uvloop: build $(VENV)/.has-libraries
@@ -107,7 +107,7 @@ fuzz: $(VENV)/.made ## Fuzz the server, and WebSocket frames alone, for a minute
 	@sh build_support/fuzz.sh $(VENV)/bin/python $(ARGS)
 
 .PHONY: test-sid
-test-sid: ## Run the tests on CPython 3.14 and 3.15 in a Debian sid root (needs root and debootstrap)
+test-sid: ## Run the tests, and CPython's, on 3.14 and 3.15 in a Debian sid root (needs root and debootstrap)
 	@sh build_support/sid.sh
 
 .PHONY: bench

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Run the tests on the newest CPythons, in a Debian sid root made with debootstrap and kept in the user's cache.
-# Of the environment: ARGS goes to pytest, SID_ROOT names another place for the root, SID_REFRESH=1 makes it anew and
-# SID_PYTHONS names the interpreters.
+# Run the tests, and CPython's own of asyncio, on the newest CPythons, in a Debian sid root made with debootstrap and kept
+# in the user's cache. Of the environment: ARGS goes to pytest, SID_ROOT names another place for the root, SID_REFRESH=1
+# makes it anew and SID_PYTHONS names the interpreters.
 set -eu
 pythons=${SID_PYTHONS:-3.14 3.15}
 root=${SID_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/bolide/sid}
 packages=gcc,libc6-dev,make,zlib1g-dev,pkg-config,ca-certificates,iproute2,libuv1-dev,libllhttp-dev
 for version in $pythons; do
-    packages=$packages,python$version,python$version-dev,python$version-venv
+    packages=$packages,python$version,python$version-dev,python$version-venv,libpython$version-testsuite
 done
 
 fail() {
@@ -58,7 +58,8 @@ for version in $pythons; do
         mount --bind /proc "$ROOT/proc"
         mount --rbind /dev "$ROOT/dev"
         mount -t tmpfs tmpfs "$ROOT/tmp"
-        exec chroot "$ROOT" sh -euc "cd /srv/bolide && PYTHON=python$VERSION make test"
+        exec chroot "$ROOT" sh -euc "cd /srv/bolide && export PYTHON=python$VERSION && make test &&
+            ARGS=\"--loop bolide\" make conformance-cpython"
     ' || status=1
     system=1
 done

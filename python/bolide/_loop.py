@@ -285,11 +285,13 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         try:
             self._start_tls(transport, protocol, sslcontext, waiter, server_side, server_hostname, *timeouts, ahead)
             await waiter
+            upgraded: asyncio.Transport = transport
+            return upgraded
         except BaseException:
             transport.close()
             raise
-        upgraded: asyncio.Transport = transport
-        return upgraded
+        finally:
+            del waiter, transport, protocol  # what keeps the exception is reachable from its traceback: a cycle
 
 
 _open_loops: weakref.WeakSet[Loop] = weakref.WeakSet()

@@ -10,6 +10,7 @@ typedef struct {
 static const import_spec IMPORTS[] = {
     {"asyncio", "Future", SLOT(asyncio_Future)},
     {"asyncio", "Task", SLOT(asyncio_Task)},
+    {"asyncio.tasks", "__dict__", SLOT(asyncio_tasks)},
     {"asyncio", "CancelledError", SLOT(asyncio_CancelledError)},
     {"asyncio", "BufferedProtocol", SLOT(asyncio_BufferedProtocol)},
     {"asyncio", "Transport", SLOT(asyncio_Transport)},

@@ -34,6 +34,7 @@ typedef struct bolide_state {
     /* Borrowed from asyncio and the standard library at import. */
     PyObject *asyncio_Future;            /* asyncio.Future */
     PyObject *asyncio_Task;              /* asyncio.Task */
+    PyObject *asyncio_tasks;             /* the namespace of asyncio.tasks */
     PyObject *asyncio_CancelledError;    /* asyncio.CancelledError */
     PyObject *asyncio_BufferedProtocol;  /* asyncio.BufferedProtocol */
     PyObject *asyncio_Transport;         /* asyncio.Transport */

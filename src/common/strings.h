@@ -3,6 +3,7 @@
 #define BOLIDE_COMMON_STRINGS_H
 
 #define BOLIDE_STRINGS(X)                                                                                              \
+    X(Task)                                                                                                            \
     X(_asyncio_future_blocking)                                                                                        \
     X(_attach)                                                                                                         \
     X(_closed)                                                                                                         \

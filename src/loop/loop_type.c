@@ -165,8 +165,8 @@ static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return bolide_loop_create_future((bolide_loop *)self);
 }
 
-/* Task(coro, loop=self, **kwargs), unless a task factory is set or the loop is in debug mode: then asyncio's own
- * method. */
+/* asyncio.tasks.Task(coro, loop=self, **kwargs), whatever class a program has put there; when a task factory is set or
+ * the loop is in debug mode asyncio's own method. */
 static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_loop *loop = (bolide_loop *)self;
     bolide_state *st = loop->st;
@@ -183,9 +183,13 @@ static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t n
     if (bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
+    PyObject *class = PyDict_GetItemWithError(st->asyncio_tasks, st->str_Task);
     PyObject *argv[8] = {NULL, args[0], self};
-    PyObject *all = PyTuple_New(count + 1);
+    PyObject *all = class != NULL ? PyTuple_New(count + 1) : NULL;
     if (all == NULL) {
+        if (class == NULL && !PyErr_Occurred()) {
+            PyErr_SetString(PyExc_AttributeError, "module 'asyncio.tasks' has no attribute 'Task'");
+        }
         return NULL;
     }
     PyTuple_SET_ITEM(all, 0, Py_NewRef(st->str_loop));
@@ -193,7 +197,9 @@ static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t n
         PyTuple_SET_ITEM(all, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
         argv[3 + i] = args[1 + i];
     }
-    PyObject *task = PyObject_Vectorcall(st->asyncio_Task, argv + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, all);
+    Py_INCREF(class);
+    PyObject *task = PyObject_Vectorcall(class, argv + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, all);
+    Py_DECREF(class);
     Py_DECREF(all);
     return task;
 }

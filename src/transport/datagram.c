@@ -275,7 +275,7 @@ int bolide_datagram_send(bolide_datagram *t, PyObject *data, PyObject *address) 
             send_failed(t);
         }
     }
-    if (sent == 0) {
+    if (sent == 0 && !(t->flags & BOLIDE_DATAGRAM_LOST)) {
         if (enqueue(t, data, address) < 0 || bolide_datagram_watch(t) < 0) {
             return -1;
         }

@@ -149,7 +149,9 @@ static PyObject *transport_sendto(PyObject *self, PyObject *args, PyObject *kwar
     if (address == NULL) {
         return NULL;
     }
-    if (t->flags & BOLIDE_DATAGRAM_LOST) {
+    /* As in asyncio, one without a remote address still tries until connection_lost() has closed its socket. */
+    bool is_open = t->protocol != NULL && !t->loop->closed;
+    if ((t->flags & BOLIDE_DATAGRAM_LOST) && (!is_open || (t->flags & BOLIDE_DATAGRAM_CONNECTED))) {
         if (t->lost_writes++ >= LOST_WRITES_LOGGED) {
             return PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", "socket.send() raised exception.");
         }

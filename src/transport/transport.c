@@ -175,6 +175,7 @@ static void on_close(bolide_stream *s) {
     Py_CLEAR(t->piece);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);
+    Py_CLEAR(t->exception); /* its traceback may lead back to the transport */
     Py_DECREF(t);
 }
 

@@ -51,6 +51,9 @@ CLASSES: dict[str, tuple[str, ...] | None] = {
 
 SKIPS = {
     "test_events.*.test_timeout_rounding": "counts the calls of BaseEventLoop._run_once()",
+    "test_events.*.test_call_soon_threadsafe_handle_*": "asserts that the handle is asyncio.events._ThreadSafeHandle",
+    "test_sslproto.*.test_create_connection_ssl_failed_certificate_no_cycles": "patches asyncio.sslproto.SSLProtocol",
+    "test_ssl.*.test_remote_shutdown_receives_trailing_data_on_slow_socket": "replaces _SelectorSocketTransport._sock",
     "test_events.*.test_internal_fds": "counts the descriptors in BaseSelectorEventLoop._internal_fds",
 }
 

@@ -32,7 +32,9 @@ class Authority:
         return context
 
 
-@functools.cache
+_AUTHORITY = Authority()
+
+
 def authority() -> Authority:
-    """The one of this run."""
-    return Authority()
+    """The one of this run, for all of its threads."""
+    return _AUTHORITY

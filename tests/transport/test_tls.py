@@ -983,6 +983,34 @@ async def test_start_tls_that_fails_closes_the_connection():
 
 
 @with_loop
+async def test_start_tls_that_fails_leaves_no_cycle():
+    """The transport goes away without the garbage collector."""
+    protocol, peer = await plain_pair()
+
+    def work():
+        peer.recv(100_000)
+        peer.sendall(b"I do not understand\n")
+        peer.close()
+
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ssl.SSLError):
+            await asyncio.get_running_loop().start_tls(
+                protocol.transport, protocol, authority().client(), server_hostname="localhost"
+            )
+        await protocol.until_event("lost")
+        await working
+        transport = weakref.ref(protocol.transport)
+        del protocol
+        await asyncio.sleep(0)
+        assert transport() is None
+    finally:
+        gc.enable()
+
+
+@with_loop
 async def test_start_tls_checks_its_arguments():
     protocol, peer = await plain_pair()
     loop = asyncio.get_running_loop()
