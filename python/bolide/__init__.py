@@ -3,10 +3,10 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._core import Handle, StreamTransport, TimerHandle
-from ._loop import EventLoopPolicy, Loop, install, new_event_loop, run
-
 if TYPE_CHECKING:
+    from ._core import Handle, StreamTransport, TimerHandle
+    from ._loop import EventLoopPolicy, Loop, install, new_event_loop, run
+    from .cli import main
     from .config import Config
     from .server import Server, serve
 
@@ -21,18 +21,41 @@ __all__ = [
     "StreamTransport",
     "TimerHandle",
     "install",
+    "main",
     "new_event_loop",
     "run",
     "serve",
 ]
 
-# The server is imported when it is first asked for: who wants the loop alone does not pay for it.
-_LAZY = {"Config": "bolide.config", "Server": "bolide.server", "serve": "bolide.server"}
+# Imported when first asked for: who wants the loop alone does not pay for the server, and `bolide --help` for neither.
+_LAZY = {
+    "Config": "bolide.config",
+    "EventLoopPolicy": "bolide._loop",
+    "Handle": "bolide._core",
+    "Loop": "bolide._loop",
+    "Server": "bolide.server",
+    "StreamTransport": "bolide._core",
+    "TimerHandle": "bolide._core",
+    "install": "bolide._loop",
+    "main": "bolide.cli",
+    "new_event_loop": "bolide._loop",
+    "run": "bolide._loop",
+    "serve": "bolide.server",
+}
+
+
+_SUBMODULES = ("config", "importer", "logging", "server")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(module), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_SUBMODULES})

@@ -18,9 +18,12 @@ import threading
 import weakref
 from asyncio import base_events, constants, events, sslproto
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from . import _core
+
+if TYPE_CHECKING:
+    from .options import ServeOptions
 
 __all__ = ["EventLoopPolicy", "Loop", "install", "new_event_loop", "run"]
 
@@ -373,18 +376,36 @@ else:
         _events._set_event_loop_policy(EventLoopPolicy())  # type: ignore[attr-defined]
 
 
-def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+@overload
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T: ...
+
+
+@overload
+def run(main: Callable[..., Any] | str, **options: Unpack[ServeOptions]) -> None: ...
+
+
+def run(main: Any, *, debug: bool | None = None, **options: Any) -> Any:
     """Run a coroutine on a new bolide.Loop, as asyncio.run() does on asyncio's.
 
     Args:
-        main: the coroutine.
+        main: the coroutine. An ASGI application or its import string is served instead: see bolide.serve().
         debug: asyncio's debug mode; None keeps the default.
+        options: arguments of bolide.serve(); with an application only.
 
     Returns:
         What the coroutine returns.
 
     Raises:
         RuntimeError: an event loop runs in this thread already.
+        TypeError: there are options and no application.
     """
+    if isinstance(main, str) or callable(main):
+        from .server import serve
+
+        return serve(main, **options)
+    if options:
+        if asyncio.iscoroutine(main):
+            main.close()
+        raise TypeError(f"run() of a coroutine takes no {', '.join(options)}")
     with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
         return runner.run(main)

@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -84,6 +85,7 @@ class Option:
         metavar: what stands for the value in the help.
         choices: the values that are allowed.
         many: whether it may be given more than once.
+        separator: what the values of such an option are separated by in its environment variable; None: as in a shell.
         negatable: a switch with a `--no-` form.
     """
 
@@ -96,6 +98,7 @@ class Option:
     metavar: str | None = None
     choices: tuple[str, ...] = field(default=())
     many: bool = False
+    separator: str | None = None
     negatable: bool = False
 
     @property
@@ -154,7 +157,7 @@ OPTIONS: dict[str, list[Option]] = {
                "trusts all. [default: $FORWARDED_ALLOW_IPS or 127.0.0.1,::1]", metavar="LIST"),
         Option("--health-path", "Answer this path by the server alone, with 200 while it serves.", metavar="PATH"),
         Option("--http", "HTTP implementation: bolide has one; other names are ignored with a note.", str, "auto"),
-        Option("--http2", "HTTP/2.", bool, False),
+        Option("--http2", "HTTP/2: not yet.", bool, False),
         Option("--h11-max-incomplete-event-size", "Longest head of a request, bytes.", int, metavar="BYTES"),
     ],
     "WebSocket": [
@@ -196,7 +199,7 @@ OPTIONS: dict[str, list[Option]] = {
                "are ignored with a note.", str, "auto"),
         Option("--reload", "Restart when files change.", bool, False),
         Option("--reload-dir", "Watch this folder; may be repeated. [default: the current one]", parse_existing_path,
-               dest="reload_dirs", metavar="DIR", many=True),
+               dest="reload_dirs", metavar="DIR", many=True, separator=os.pathsep),
         Option("--reload-include", "Watch files of this pattern; may be repeated.", dest="reload_includes",
                metavar="GLOB", many=True),
         Option("--reload-exclude", "Do not watch files of this pattern; may be repeated.", dest="reload_excludes",
@@ -230,6 +233,12 @@ OPTIONS: dict[str, list[Option]] = {
 class _HelpFormatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=29, width=79)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # Neither an option nor "[default: 1]" is broken over two lines.
+        whole = text.replace("[default: ", "[default:\xa0")
+        lines = textwrap.wrap(whole, width, break_on_hyphens=False)
+        return [line.replace("\xa0", " ") for line in lines]
 
 
 def _all_options() -> list[Option]:
@@ -304,7 +313,10 @@ def _from_environment(option: Option) -> Any:
     if not text:
         return None
     try:
-        return [option.parse(word) for word in shlex.split(text)] if option.many else option.parse(text)
+        if not option.many:
+            return option.parse(text)
+        words = text.split(option.separator) if option.separator else shlex.split(text)
+        return [option.parse(word) for word in words]
     except ValueError as exc:
         _fail(f"environment variable {option.variable}: {exc}")
 

@@ -120,7 +120,7 @@ class _Writer:
         except OSError as exc:
             self._failed = True
             missing = bytes(data).count(b"\n") - (len(torn) if len(data) == size else 0)
-            self._drop(missing, exc.strerror)
+            self._drop(missing, exc.strerror or str(exc))
         else:
             self._failed = False
 

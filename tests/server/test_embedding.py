@@ -12,6 +12,7 @@ import time
 
 import httpx
 import pytest
+from support.process import Process
 
 import bolide
 
@@ -73,6 +74,37 @@ def test_in_a_thread_until_should_exit():
         url = url_of(server)
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, trust_env=False, verify=False)
+
+
+def test_in_place_of_another_server(tmp_path):
+    """A program that was written for uvicorn, with one line changed."""
+    (tmp_path / "program.py").write_text(
+        "import bolide as uvicorn\n\n"
+        "async def app(scope, receive, send):\n"
+        '    await send({"type": "http.response.start", "status": 204})\n'
+        '    await send({"type": "http.response.body"})\n\n'
+        'if __name__ == "__main__":\n'
+        '    log_config = uvicorn.config.LOGGING_CONFIG | {"disable_existing_loggers": True}\n'
+        '    log_config["formatters"]["default"]["fmt"] = "LOG %(message)s"\n'
+        '    uvicorn.run("program:app", port=0, lifespan="off", log_config=log_config)\n'
+        '    print("ended")\n'
+    )
+    process = Process([sys.executable, "program.py"], tmp_path)
+    try:
+        url = process.wait_for(r"LOG Bolide running on (\S+)")[1]
+        assert httpx.get(url, trust_env=False, timeout=DEADLINE).status_code == 204
+        assert process.stop(signal.SIGINT) == 0
+        assert process.text.endswith("ended\n")
+    finally:
+        process.kill()
+
+
+def test_run_takes_options_for_an_application_only():
+    async def main():
+        raise AssertionError("not run")
+
+    with pytest.raises(TypeError, match="port"):
+        bolide.run(main(), port=0)
 
 
 def test_two_servers_in_two_threads():
