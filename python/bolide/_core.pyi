@@ -217,8 +217,10 @@ class Server:
         ws_close_timeout: float = 10.0,
         ws_per_message_deflate: bool = True,
     ) -> None: ...
-    def listen(self, sock: socket.socket, backlog: int = 2048, ssl_context: ssl.SSLContext | None = None) -> None:
+    def listen(self, sock: socket.socket, backlog: int = 2048, ssl_context: ssl.SSLContext | None = None) -> int:
         """Accept connections on `sock`, a bound TCP or Unix stream socket (listening already or not).
+
+        Returns a number, for close_listeners().
 
         The descriptor is duplicated: `sock` stays the caller's, who may close it at once or later.
 
@@ -229,8 +231,25 @@ class Server:
     def replace_ssl_context(self, ssl_context: ssl.SSLContext) -> None:
         """Use another context for the connections to come of all listeners that have TLS; those that are open go on."""
 
-    def close_listeners(self) -> None:
-        """Accept no more connections. Those that are open go on. Idempotent."""
+    @staticmethod
+    def drop_syn(sock: socket.socket) -> bool:
+        """Have the kernel ignore the attempts to connect to `sock` that begin from now on, in all processes that have it.
+
+        When the last descriptor of a listening socket is closed, the kernel resets the connections that nobody has
+        accepted yet, though for their clients they are established. Once there can be no new ones, those that wait can
+        be accepted, and the socket be closed. A client that tries in between repeats its attempt by itself and finds
+        the port closed, or another process's socket.
+
+        Returns whether the system can do that: Linux can, for TCP.
+        """
+
+    def close_listeners(self, number: int = 0, *, drain: bool = True) -> None:
+        """Accept the connections that wait in the kernel's queue, then no more. Those that are open go on. Idempotent.
+
+        Args:
+            number: what listen() returned for the one listener to close; 0: all of them.
+            drain: False: leave those that wait, to another process that has the socket or to be reset.
+        """
 
     def shutdown(self) -> None:
         """Close gracefully: close the listeners; connections close after the response they are at, and further requests

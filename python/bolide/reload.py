@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from bolide import _core
 from bolide.config import LOAD_FAILURE, Config, exit_with_error
 from bolide.logging import styled
 from bolide.logqueue import queued_logs
@@ -178,6 +179,7 @@ class Reloader:
         self._stop = threading.Event()
         self._signals: list[int] = []
         self._group: ListeningGroup | None = None
+        self._own: list[socket.socket] = []
 
     def run(self) -> int:
         """Serve until told to stop.
@@ -233,7 +235,17 @@ class Reloader:
                     told = True
                     logger.warning("The server has ended: waiting for changes")
         finally:
+            self._give_up(sockets)
             self._end(worker, patience=None)
+
+    def _give_up(self, sockets: list[socket.socket]) -> None:
+        """Leave the sockets to the server that is about to stop, and let nobody find them any more."""
+        assert self._group is not None
+        self._group.withdraw()
+        for sock in sockets:
+            if sock in self._own:
+                _core.Server.drop_syn(sock)
+            sock.close()
 
     def _patience(self) -> float:
         bound = self.config.timeout_graceful_shutdown
@@ -261,6 +273,7 @@ class Reloader:
         try:
             self._group = ListeningGroup(config.addresses(), config.uds_permissions, config.tcp_options)
             bound = self._group.more()
+            self._own = self._group.own(bound)
             for address, sockets in bound:
                 with address.explaining():
                     for sock in sockets:

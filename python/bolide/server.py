@@ -32,6 +32,8 @@ HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Seconds: idle connections are given this long to close before the log says that the server waits for them.
 _QUIET_CLOSE = 0.3
+# Seconds in which handshakes that have begun may end before a listening socket is closed.
+_LAST_HANDSHAKES = 0.05
 # Seconds that requests get to end after they have been cancelled, and then tasks that the application left running.
 _REQUEST_PATIENCE = 2.0
 _TASK_PATIENCE = 5.0
@@ -77,6 +79,7 @@ class Server:
         self._original_handlers: dict[int, Any] = {}
         self._reraise_signals = True
         self._paths: list[tuple[str, int]] = []
+        self._own_sockets: list[socket.socket] = []
         self._notifier = Notifier()
 
     @property
@@ -165,11 +168,11 @@ class Server:
         """Stop at once: the server was cancelled, or it could not start, or a callback raised."""
         if self.started:
             self.force_exit = True
-            self._close_sockets(sockets)
+            self._close_sockets(sockets, drain=False)
             await self._stop_core()
             await self.lifespan.shutdown()
         else:
-            self._close_sockets(None)
+            self._close_sockets(None, drain=False)
 
     def _has_no_lifespan(self) -> bool:
         return self.config.lifespan == "off" or self.config.interface == "wsgi"
@@ -219,13 +222,15 @@ class Server:
             for address in config.addresses():
                 infos = await self._resolve(address)
                 bound.append((address, address.bind_all(config.uds_permissions, config.tcp_options, infos)))
+                if address.fd is None:
+                    self._own_sockets += bound[-1][1]
                 if address.path is not None:
                     self._paths.append((address.path, os.stat(address.path).st_ino))
         except BindError as exc:
             for _, sockets in bound:
                 for sock in sockets:
                     sock.close()
-            self._close_sockets(None)
+            self._close_sockets(None, drain=False)
             exit_with_error(exc, LOAD_FAILURE)
         return bound
 
@@ -302,8 +307,11 @@ class Server:
         logger.info("Reloaded the certificates")
 
     def _on_max_requests(self) -> None:
-        logger.info("Maximum request limit of %d exceeded. Terminating process.", self.limit_max_requests)
+        self._log_max_requests()
         self.should_exit = True
+
+    def _log_max_requests(self) -> None:
+        logger.info("Maximum request limit of %d exceeded. Terminating process.", self.limit_max_requests)
 
     async def main_loop(self) -> None:
         """Wait until should_exit is set, calling config.callback_notify now and then if there is one."""
@@ -326,7 +334,10 @@ class Server:
         """
         logger.info("Shutting down")
         self._notifier.stopping()
-        self._close_sockets(sockets)
+        try:
+            await self._turn_away()
+        finally:
+            self._close_sockets(sockets, drain=not self.force_exit)
         await self._stop_core()
         if not self.force_exit:
             await self._unless_forced(self.lifespan.shutdown())
@@ -380,10 +391,24 @@ class Server:
             return True
         return False
 
-    def _close_sockets(self, given: Sequence[socket.socket] | None) -> None:
-        """Close the listening sockets: those bound here, and those `given` to serve()."""
+    async def _turn_away(self) -> None:
+        """Let no new connections begin on the sockets bound here, and those that have begun on any socket be made."""
+        while self._paths:
+            unlink_unix(*self._paths.pop())
+        for sock in self._own_sockets:
+            if sock.fileno() >= 0:
+                _core.Server.drop_syn(sock)
+        if any(listener.sockets[0].family != socket.AF_UNIX for listener in self.servers):
+            await self._unless_forced(asyncio.sleep(_LAST_HANDSHAKES))
+
+    def _close_sockets(self, given: Sequence[socket.socket] | None, drain: bool) -> None:
+        """Close the listening sockets: those bound here, and those `given` to serve().
+
+        `drain`: once the connections that wait in their queues are accepted; otherwise these are reset, unless another
+        process has the socket.
+        """
         if self._core is not None:
-            self._core.close_listeners()
+            self._core.close_listeners(drain=drain)
         while self._paths:
             unlink_unix(*self._paths.pop())
         for listener in self.servers:

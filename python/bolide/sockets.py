@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from bolide import _core
+
 __all__ = ["Address", "BindError", "Bound", "ListeningGroup", "TCPOptions", "bind_unix", "parse_address"]
 
 DEFAULT_UDS_PERMISSIONS = 0o666
@@ -319,18 +321,31 @@ class ListeningGroup:
             raise
         return bound
 
+    def own(self, bound: Bound) -> list[socket.socket]:
+        """Those of the sockets of more() that are not shared."""
+        shared = [sock for sockets in self._shared.values() for sock in sockets]
+        return [sock for _, sockets in bound for sock in sockets if sock not in shared]
+
+    def withdraw(self) -> None:
+        """Let nobody find the shared sockets any more, except those that were given as descriptors."""
+        for index, sockets in self._shared.items():
+            if self._addresses[index].fd is None:
+                for sock in sockets:
+                    _core.Server.drop_syn(sock)
+        for path, inode in self._paths:
+            unlink_unix(path, inode)
+        self._paths.clear()
+
     def close_own(self, bound: Bound) -> None:
         """Close the sockets of more() that are not shared."""
-        shared = [sock for sockets in self._shared.values() for sock in sockets]
-        for _, sockets in bound:
-            for sock in sockets:
-                if sock not in shared:
-                    sock.close()
+        for sock in self.own(bound):
+            sock.close()
 
     def close(self) -> None:
         """Close the shared sockets and remove the files of Unix ones."""
+        for path, inode in self._paths:
+            unlink_unix(path, inode)
+        self._paths.clear()
         for sockets in self._shared.values():
             for sock in sockets:
                 sock.close()
-        for path, inode in self._paths:
-            unlink_unix(path, inode)

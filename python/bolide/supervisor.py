@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import itertools
 import logging
 import os
 import selectors
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from bolide import _worker
+from bolide import _core, _worker
 from bolide.config import LOAD_FAILURE, Config, exit_with_error
 from bolide.logging import styled
 from bolide.logqueue import queued_logs
@@ -55,7 +56,8 @@ class Worker:
         process: the process.
         state: where it is in its life.
         was_ready: whether it has ever accepted connections.
-        at_limit: whether it stops because it has reached its limit of requests.
+        at_limit: whether it has reached its limit of requests, and is to be replaced.
+        leaving: whether it accepts no more connections, because it stops.
         greeted: whether the supervisor has seen that it is ready.
         stop_since: time (monotonic) since when it is to stop.
     """
@@ -76,6 +78,7 @@ class Worker:
         self.state = State.STARTING
         self.was_ready = False
         self.at_limit = False
+        self.leaving = False
         self.greeted = False
         self.stop_since = 0.0
         self._last_sign = time.monotonic()
@@ -97,6 +100,8 @@ class Worker:
                     self.state = State.READY
             if _worker.LIMIT in said:
                 self.at_limit = True
+            if _worker.LEAVING in said:
+                self.leaving = True
 
     def is_stuck(self, timeout: float) -> bool:
         """Whether it has given no sign of life for `timeout` seconds: stopped, or dead in a lock.
@@ -118,6 +123,11 @@ class Worker:
         self.state = State.STOPPING
         self.send(signal.SIGTERM)
 
+    @property
+    def accepts(self) -> bool:
+        """Whether it accepts connections, as far as is known."""
+        return self.state is State.READY and not self.leaving and self.process.poll() is None
+
     def send(self, number: int) -> None:
         """Send it a signal, if it still runs."""
         if self.process.poll() is None:
@@ -129,17 +139,25 @@ class Slot:
     """A worker's place.
 
     Attributes:
+        number: which tells it from others.
         bound: what it serves on. The sockets stay open while workers come and go, so that connections wait and do not
             fail.
+        own: those of its sockets that no other slot has.
         worker: the one that serves, or starts.
         next: the one that starts to replace it.
+        substitute: the worker of another slot that serves on `own` while there is none here.
+        has_served: whether `own` are listening.
         failures: how many in a row have died before they were ready.
         not_before: time (monotonic) before which none is started.
     """
 
+    number: int
     bound: Bound
+    own: list[socket.socket]
     worker: Worker | None = None
     next: Worker | None = None
+    substitute: Worker | None = None
+    has_served: bool = False
     failures: int = 0
     not_before: float = field(default=0.0)
 
@@ -175,6 +193,7 @@ class Supervisor:
         self._announced = False
         self._rolling: list[Slot] = []
         self._signals: list[int] = []
+        self._numbers = itertools.count()
         self._selector = selectors.DefaultSelector()
         self._group: ListeningGroup | None = None
         self._notifier = Notifier()
@@ -216,13 +235,47 @@ class Supervisor:
 
     def _add_slot(self) -> None:
         assert self._group is not None
-        slot = Slot(self._group.more())
+        bound = self._group.more()
+        slot = Slot(next(self._numbers), bound, self._group.own(bound))
         self.slots.append(slot)
         slot.worker = self._start(slot)
 
-    def _close_slot(self, slot: Slot) -> None:
-        assert self._group is not None
-        self._group.close_own(slot.bound)
+    def _give_up(self, slot: Slot) -> None:
+        """Stop the workers of a slot, and leave its sockets to these. Those who connect are left to the other slots."""
+        for sock in slot.own:
+            _core.Server.drop_syn(sock)
+        self._release(slot)
+        for worker in slot.workers():
+            self._retire(worker)
+        for sock in slot.own:
+            sock.close()
+
+    def _find_substitute(self, slot: Slot) -> None:
+        """See to it that somebody serves on the slot's own sockets while its worker is gone and another one starts.
+
+        Otherwise the kernel would go on to give a part of all connections to sockets where nobody accepts them.
+        """
+        if any(worker.accepts for worker in slot.workers()):
+            self._release(slot)
+            return
+        if slot.substitute is not None and slot.substitute.accepts:
+            return
+        slot.substitute = None
+        if not slot.has_served or not slot.own:
+            return
+        busy = [other.substitute for other in self.slots]
+        accepting = [other.worker for other in self.slots if other.worker is not None and other.worker.accepts]
+        for worker in sorted(accepting, key=busy.count):
+            with contextlib.suppress(OSError):
+                _worker.order_adopt(worker.channel, slot.number, [sock.fileno() for sock in slot.own])
+                slot.substitute = worker
+                return
+
+    def _release(self, slot: Slot) -> None:
+        if slot.substitute is not None:
+            with contextlib.suppress(OSError):
+                _worker.order_release(slot.substitute.channel, slot.number)
+            slot.substitute = None
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
@@ -314,17 +367,18 @@ class Supervisor:
     def _look_after(self, slot: Slot) -> None:
         if self._stopping:
             return
+        self._find_substitute(slot)
         may_start = time.monotonic() >= slot.not_before
         if slot.worker is None:
             if may_start:
                 slot.worker = self._start(slot)
             return
         if slot.worker.was_ready and not slot.worker.greeted:
-            slot.worker.greeted = True
+            slot.worker.greeted = slot.has_served = True
             slot.failures = 0
             self._announce()
         if slot.next is None:
-            if may_start and (slot.worker.at_limit or self._is_too_large(slot.worker)):
+            if may_start and (slot.worker.at_limit or slot.worker.leaving or self._is_too_large(slot.worker)):
                 slot.next = self._start(slot)
         elif slot.next.state is State.READY:
             self._retire(slot.worker)
@@ -413,10 +467,7 @@ class Supervisor:
             self._add_slot()
         elif number == signal.SIGTTOU and len(self.slots) > 1:
             logger.info("Received SIGTTOU: one worker less")
-            slot = self.slots.pop()
-            for worker in slot.workers():
-                self._retire(worker)
-            self._close_slot(slot)
+            self._give_up(self.slots.pop())
 
     def _on_stop_signal(self, number: int) -> None:
         if not self._stopping:
@@ -431,16 +482,21 @@ class Supervisor:
         self._stopping = True
         self._rolling.clear()
         self._notifier.stopping()
-        for worker in self._all_workers():
-            worker.stop()
+        if self._group is not None:
+            self._group.withdraw()
+        while self.slots:
+            self._give_up(self.slots.pop())
+        if self._group is not None:
+            self._group.close()
 
     def _end(self) -> None:
         for worker in self._all_workers():
             worker.send(signal.SIGKILL)
             worker.process.wait()
+        for slot in self.slots:
+            for sock in slot.own:
+                sock.close()
         if self._group is not None:
-            for slot in self.slots:
-                self._group.close_own(slot.bound)
             self._group.close()
 
     def _log_process(self, message: str) -> None:

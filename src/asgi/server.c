@@ -332,6 +332,7 @@ static int is_unix(int fd) {
 PyDoc_STRVAR(listen_doc, "listen(sock, backlog=2048, ssl_context=None)\n--\n\n"
                          "Accept connections on a duplicate of `sock`, a bound TCP or Unix stream socket; with TLS if "
                          "there is an ssl.SSLContext.\n\n"
+                         "Returns a number for close_listeners(), more than 0.\n"
                          "Raises OSError when it cannot listen, RuntimeError after shutdown().");
 
 static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs) {
@@ -357,7 +358,23 @@ static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs)
     if (status < 0) {
         return bolide_error_set(status);
     }
-    Py_RETURN_NONE;
+    return PyLong_FromUnsignedLong(s->listeners->number);
+}
+
+PyDoc_STRVAR(drop_syn_doc,
+             "drop_syn(sock)\n--\n\n"
+             "Have the kernel ignore the attempts to connect to `sock`, a listening TCP socket, that begin from now on, in "
+             "all processes that have it.\n\n"
+             "Returns whether the system can do that: Linux can. Raises OSError or ValueError when `sock` is no stream "
+             "socket of TCP or Unix.");
+
+static PyObject *server_drop_syn(PyObject *Py_UNUSED(unused), PyObject *sock) {
+    int fd = PyObject_AsFileDescriptor(sock);
+    int is_pipe = fd >= 0 ? is_unix(fd) : -1;
+    if (is_pipe < 0) {
+        return NULL;
+    }
+    return PyBool_FromLong(is_pipe == 0 && bolide_listener_drop_syn(fd) == 0);
 }
 
 PyDoc_STRVAR(replace_doc,
@@ -374,20 +391,28 @@ static PyObject *server_replace_ssl_context(PyObject *self, PyObject *tls) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(close_listeners_doc, "close_listeners()\n--\n\nAccept no more connections; those that are open go on.");
+PyDoc_STRVAR(close_listeners_doc,
+             "close_listeners(number=0, *, drain=True)\n--\n\n"
+             "Accept those connections that wait already (unless `drain` is false) and no more; those that are open go "
+             "on. `number`, if it is not 0, is what listen() returned for the one listener to close.");
 
-static PyObject *server_close_listeners(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    if (check_usable(server_of(self)) < 0) {
+static PyObject *server_close_listeners(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"number", "drain", NULL};
+    bolide_server *s = server_of(self);
+    unsigned long number = 0;
+    int drain = true;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|k$p:close_listeners", names, &number, &drain) ||
+        check_usable(s) < 0) {
         return NULL;
     }
-    bolide_listener_close_all(&server_of(self)->listeners);
+    bolide_listener_close(&s->listeners, number, drain != 0);
     Py_RETURN_NONE;
 }
 
 /* --- closing ---------------------------------------------------------------------------------- */
 
-static void begin_shutdown(bolide_server *s) {
-    bolide_listener_close_all(&s->listeners);
+static void begin_shutdown(bolide_server *s, bool drain) {
+    bolide_listener_close(&s->listeners, 0, drain);
     s->closing = true;
     bolide_http_begin_closing(&s->http);
     for (bolide_conn *c = s->http.conns; c != NULL; c = c->next) {
@@ -402,14 +427,14 @@ static void begin_shutdown(bolide_server *s) {
 }
 
 PyDoc_STRVAR(shutdown_doc,
-             "shutdown()\n--\n\nClose gracefully: the listeners now, idle connections when no request has come for a "
+             "shutdown()\n--\n\nClose gracefully: the listeners as by close_listeners(), idle connections when no request has come for a "
              "moment, the others after the response they are at.");
 
 static PyObject *server_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (check_usable(server_of(self)) < 0) {
         return NULL;
     }
-    begin_shutdown(server_of(self));
+    begin_shutdown(server_of(self), true);
     Py_RETURN_NONE;
 }
 
@@ -421,7 +446,7 @@ static PyObject *server_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (check_usable(s) < 0) {
         return NULL;
     }
-    begin_shutdown(s);
+    begin_shutdown(s, false);
     if (bolide_request_cancel_all(s) < 0) {
         return NULL;
     }
@@ -558,7 +583,9 @@ static void server_dealloc(PyObject *self) {
 static PyMethodDef methods[] = {
     {"listen", (PyCFunction)(void (*)(void))server_listen, METH_VARARGS | METH_KEYWORDS, listen_doc},
     {"replace_ssl_context", server_replace_ssl_context, METH_O, replace_doc},
-    {"close_listeners", server_close_listeners, METH_NOARGS, close_listeners_doc},
+    {"drop_syn", server_drop_syn, METH_O | METH_STATIC, drop_syn_doc},
+    {"close_listeners", (PyCFunction)(void (*)(void))server_close_listeners, METH_VARARGS | METH_KEYWORDS,
+     close_listeners_doc},
     {"shutdown", server_shutdown, METH_NOARGS, shutdown_doc},
     {"abort", server_abort, METH_NOARGS, abort_doc},
     {"wait_closed", server_wait_closed, METH_NOARGS, wait_closed_doc},

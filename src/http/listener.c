@@ -1,10 +1,15 @@
 #include "http/listener.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+
+#ifdef __linux__
+#include <linux/filter.h>
+#endif
 
 #include "common/error.h"
 
@@ -81,6 +86,8 @@ int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, PyOb
     }
     l->http = http;
     l->pipe = pipe;
+    l->backlog = backlog < 0 ? 0 : backlog;
+    l->number = *list != NULL ? (*list)->number + 1 : 1;
     l->tls = Py_XNewRef(tls);
     Py_INCREF(http->owner);
     l->resource.traverse = resource_traverse;
@@ -100,9 +107,33 @@ void bolide_listener_replace_tls(bolide_listener *list, PyObject *tls) {
     }
 }
 
-void bolide_listener_close_all(bolide_listener **list) {
+int bolide_listener_drop_syn(int fd) {
+#if defined(__linux__) && defined(SO_ATTACH_FILTER)
+    /* The filter sees the TCP header; its byte 13 holds the flags. The last packets of handshakes that have begun carry
+     * an ACK without SYN, and pass. */
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x02, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+    };
+    struct sock_fprog filter = {.len = sizeof(program) / sizeof(program[0]), .filter = program};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == 0 ? 0 : -errno;
+#else
+    (void)fd;
+    return UV_ENOSYS;
+#endif
+}
+
+void bolide_listener_close(bolide_listener **list, unsigned long number, bool drain) {
     for (bolide_listener *l = *list, *next; l != NULL; l = next) {
-        next = l->next;
+        next = l->next; /* a listener leaves the list only when its handles are closed, which is later */
+        if (number != 0 && number != l->number) {
+            continue;
+        }
+        if (drain) {
+            bolide_acceptor_drain(&l->acceptor, l->backlog < INT_MAX ? l->backlog + 1 : INT_MAX);
+        }
         resource_close(&l->resource);
     }
 }

@@ -59,6 +59,17 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
     }
 }
 
+void bolide_acceptor_drain(bolide_acceptor *a, int most) {
+    for (; most > 0 && a->fd >= 0; most--) {
+        int fd = accept_one(a->fd);
+        if (fd >= 0) {
+            a->ops->on_connection(a, fd);
+        } else if (fd != -ECONNABORTED && fd != -EINTR && fd != -EPROTO) {
+            return;
+        }
+    }
+}
+
 int bolide_acceptor_open(bolide_acceptor *a, bolide_loop *loop, int fd, int batch, const bolide_acceptor_ops *ops) {
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (copy < 0) {

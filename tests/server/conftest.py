@@ -115,9 +115,11 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     """write(name, text): make a file in the folder that commands run in."""
 
     def write_file(name: str, text: str = APP) -> Path:
+        # In one step, so that nobody who watches sees it twice, nor half of it.
         path = tmp_path / name
-        path.write_text(textwrap.dedent(text))
-        return path
+        unfinished = path.with_name(f".{path.name}.part")
+        unfinished.write_text(textwrap.dedent(text))
+        return unfinished.replace(path)
 
     return write_file
 
