@@ -1,7 +1,7 @@
 # bolide's commands; `make` alone lists them. Each sets up what it needs and is quick when nothing has changed.
 #
 # PYTHON=python3.13 make test   picks an interpreter; its environment is then .venv-3.13 instead of .venv
-# make test ARGS="-k stream -x" passes arguments on (test, sanitize, autobahn, fuzz, test-sid, bench, bench-loop)
+# make test ARGS="-k stream -x" passes arguments on (test, sanitize, autobahn, fuzz, test-sid, drill, bench, bench-loop)
 # BOLIDE_LTO=0 make test        builds in a few seconds, for development; setup.py names the other switches
 
 .DEFAULT_GOAL := help
@@ -109,6 +109,10 @@ fuzz: $(VENV)/.made ## Fuzz the server, and WebSocket frames alone, for a minute
 .PHONY: test-sid
 test-sid: ## Run the tests, and CPython's, on 3.14 and 3.15 in a Debian sid root (needs root and debootstrap)
 	@sh build_support/sid.sh
+
+.PHONY: drill
+drill: build ## Replace, stop and kill workers under load, and count what is lost
+	@$(VENV)/bin/python tests/server/drills.py $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.made ## Measure the server and its peers side by side

@@ -233,7 +233,7 @@ class Server:
 
     @staticmethod
     def drop_syn(sock: socket.socket) -> bool:
-        """Have the kernel ignore the attempts to connect to `sock` that begin from now on, in all processes that have it.
+        """Have the kernel ignore attempts to connect to `sock` that begin from now on, in all processes that have it.
 
         When the last descriptor of a listening socket is closed, the kernel resets the connections that nobody has
         accepted yet, though for their clients they are established. Once there can be no new ones, those that wait can

@@ -21,17 +21,14 @@ from bolide.logging import LOG_LEVELS, LOGGING_CONFIG, TRACE, styled
 from bolide.sockets import Address, BindError, TCPOptions, parse_address
 from bolide.tls import TLSExtension, choose_by_name, create_ssl_context, parse_named_certificate
 
-__all__ = ["LOAD_FAILURE", "LOGGING_CONFIG", "LOG_LEVELS", "STARTUP_FAILURE", "Config", "UnsupportedOptionError"]
+__all__ = ["LOGGING_CONFIG", "LOG_LEVELS", "STARTUP_FAILURE", "Config", "UnsupportedOptionError"]
 
 LifespanType: TypeAlias = Literal["auto", "on", "off"]
 InterfaceType: TypeAlias = Literal["auto", "asgi3", "asgi2", "wsgi"]
 PathType: TypeAlias = str | os.PathLike[str]
 
-LOAD_FAILURE = 1
-"""Exit code when the application cannot be found or the address cannot be bound."""
-
 STARTUP_FAILURE = 3
-"""Exit code when the application's startup or shutdown fails."""
+"""Exit code when the application cannot be loaded, the address cannot be bound, or startup or shutdown fail."""
 
 SSL_PROTOCOL_VERSION = int(ssl.PROTOCOL_TLS_SERVER)
 LIFESPANS = ("auto", "on", "off")
@@ -60,10 +57,10 @@ class UnsupportedOptionError(NotImplementedError):
         super().__init__("not supported yet: " + ", ".join(self.options))
 
 
-def exit_with_error(message: object, code: int) -> NoReturn:
-    """Log `message` as an error and raise SystemExit with `code`."""
+def exit_with_error(message: object) -> NoReturn:
+    """Log `message` as an error and raise SystemExit with STARTUP_FAILURE."""
     logger.error("%s", message)
-    sys.exit(code)
+    sys.exit(STARTUP_FAILURE)
 
 
 def resolve_interface(app: Any) -> Literal["asgi3", "asgi2"]:
@@ -470,12 +467,12 @@ class Config:
         """The object that `app` names, imported.
 
         Raises:
-            SystemExit: code 1, after one line in the log: there is no such module or attribute.
+            SystemExit: code 3, after one line in the log: there is no such module or attribute.
         """
         try:
             return import_from_string(self.app)
         except ImportFromStringError as exc:
-            exit_with_error(f"Error loading ASGI app. {exc}", LOAD_FAILURE)
+            exit_with_error(f"Error loading ASGI app. {exc}")
 
     def load(self) -> None:
         """Import the application, call its factory, wrap it in the middleware that it needs, encode the headers.
@@ -483,7 +480,7 @@ class Config:
         Sets loaded_app, encoded_headers, interface and loaded; a second call does nothing.
 
         Raises:
-            SystemExit: code 1: the application cannot be loaded.
+            SystemExit: code 3: the application cannot be loaded.
             ValueError: a header cannot be encoded as Latin-1 or contains a control character.
         """
         if self.loaded:
@@ -491,13 +488,13 @@ class Config:
         self.encoded_headers = [_encode_header(name, value) for name, value in self.headers]
         app = self._call_factory(self.load_app())
         if not callable(app):
-            exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is not callable.", LOAD_FAILURE)
+            exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is not callable.")
         self.loaded_app = self._wrap(app)
         if self.is_ssl:
             try:
                 self.load_ssl()
             except (OSError, ValueError) as exc:
-                exit_with_error(f"Error loading the certificates: {exc}", LOAD_FAILURE)
+                exit_with_error(f"Error loading the certificates: {exc}")
         self.loaded = True
 
     def load_ssl(self) -> None:
@@ -551,7 +548,6 @@ class Config:
             if not callable(app) or not _is_callable_without_arguments(app):
                 exit_with_error(
                     f"Error loading ASGI app factory: {_describe(self.app)} cannot be called without arguments.",
-                    LOAD_FAILURE,
                 )
             return app()
         if callable(app) and _is_bare_factory(app):
@@ -564,7 +560,7 @@ class Config:
             try:
                 self.interface = resolve_interface(app)
             except TypeError as exc:
-                exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is no ASGI application: {exc}.", 1)
+                exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is no ASGI application: {exc}.")
         wrapped: ASGI3App = app
         if self.interface == "asgi2":
             from bolide.middleware.asgi2 import ASGI2Middleware
@@ -584,7 +580,7 @@ class Config:
         """The factory of the loop that Server.run() runs on.
 
         Raises:
-            SystemExit: code 1: `loop` is the import string of something that does not exist.
+            SystemExit: code 3: `loop` is the import string of something that does not exist.
         """
         if self.loop == "auto" or self.loop in _OTHER_LOOPS:
             import bolide
@@ -594,7 +590,7 @@ class Config:
         try:
             found: Callable[[], asyncio.AbstractEventLoop] = import_from_string(self.loop)
         except ImportFromStringError as exc:
-            exit_with_error(f"Error loading event loop factory. {exc}", LOAD_FAILURE)
+            exit_with_error(f"Error loading event loop factory. {exc}")
         return found
 
     def addresses(self) -> list[Address]:
@@ -617,13 +613,13 @@ class Config:
         The address is logged. With a host that has several addresses, the first is bound.
 
         Raises:
-            SystemExit: code 1, after one line in the log: the address cannot be bound.
+            SystemExit: code 3, after one line in the log: the address cannot be bound.
         """
         address = self.addresses()[0]
         try:
             sock = address.bind_first(self.uds_permissions, self.tcp_options)
         except BindError as exc:
-            exit_with_error(exc, LOAD_FAILURE)
+            exit_with_error(exc)
         self.log_listening([(address, [sock])])
         sock.set_inheritable(True)
         return sock

@@ -208,3 +208,59 @@ def test_ctrl_c_twice_ends_an_application_that_hangs_in_its_lifespan(bolide, wri
         assert command.wait() == 3
     else:
         assert command.wait() == 0
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_connections_that_wait_to_be_accepted_are_answered(bolide, write, tmp_path, kind):
+    write(
+        "blocking.py",
+        """
+        import pathlib, time
+
+        async def app(scope, receive, send):
+            if scope["path"] == "/block":
+                print("blocking", flush=True)
+                while not pathlib.Path("go").exists():
+                    time.sleep(0.005)
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+        """,
+    )
+    path = str(tmp_path / "s")
+    where = ["--port", "0"] if kind == "tcp" else ["--uds", path]
+    command = bolide("blocking:app", "--lifespan", "off", *where)
+    ready = command.wait_ready()
+
+    def connect(target):
+        sock = socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX)
+        sock.settimeout(20)
+        sock.connect(("127.0.0.1", int(ready.rpartition(":")[2])) if kind == "tcp" else path)
+        sock.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+        return sock
+
+    waiting = [connect(b"/block")]
+    command.wait_for("blocking")
+    # More than the server accepts in one go.
+    waiting += [connect(b"/") for _ in range(400)]
+    command.send(signal.SIGTERM)
+    (tmp_path / "go").touch()
+    for sock in waiting:
+        with sock:
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert command.wait() == 0
+
+
+def test_the_port_is_closed_while_requests_run_on(start, tmp_path):
+    command, url = start()
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(httpx.get(f"{url}/slow", timeout=20).status_code))
+    thread.start()
+    command.wait_for("request /slow")
+    command.send(signal.SIGTERM)
+    command.wait_for("Waiting for connections to close")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, timeout=20)
+    (tmp_path / "go").touch()
+    thread.join(20)
+    assert answers == [200]
+    assert command.wait() == 0

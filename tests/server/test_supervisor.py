@@ -13,9 +13,11 @@ import httpx
 import pytest
 
 APP = """
-    import asyncio, os, pathlib, time
+    import asyncio, ctypes, os, pathlib, time
 
     ballast = []
+    while pathlib.Path("hold").exists():
+        time.sleep(0.005)
 
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":
@@ -34,6 +36,13 @@ APP = """
             end = time.monotonic() + 3
             while time.monotonic() < end:
                 pass
+        elif scope["path"] == "/greedy":
+            began = time.monotonic()
+            sum(range(5_000_000))
+            # The sum is made in C, which never lets another thread have its turn.
+            sum(range(int(5_000_000 * 3 / (time.monotonic() - began))))
+        elif scope["path"] == "/deadlock":
+            ctypes.PyDLL(None).sleep(600)
         elif scope["path"] == "/grow":
             ballast.append(b"x" * (100 << 20))
         body = str(os.getpid()).encode()
@@ -281,6 +290,71 @@ def test_a_worker_that_is_merely_busy_is_left_alone(supervise):
     assert "no sign of life" not in command.stderr
 
 
+def test_a_worker_that_computes_in_c_is_left_alone(supervise):
+    command, url = supervise("--timeout-worker-healthcheck", "2")
+    before = pids(url, 2)
+    assert int(get(f"{url}/greedy")) in before
+    assert pids(url, 2) == before
+    assert command.stop() == 0
+    assert "no sign of life" not in command.stderr
+
+
+def test_a_worker_that_waits_for_ever_without_the_gil_s_release_is_replaced(supervise):
+    command, url = supervise("--timeout-worker-healthcheck", "1")
+    before = pids(url, 2)
+    with pytest.raises(httpx.HTTPError):
+        get(f"{url}/deadlock")
+    stuck = int(command.wait_for(r"Worker process \[(\d+)\] gives no sign of life: killing it")[1])
+    assert stuck in before
+    command.wait_for("startup complete")
+    assert stuck not in pids(url, 2)
+    assert command.stop() == 0
+
+
+def test_others_serve_for_a_worker_until_its_successor_is_ready(supervise, tmp_path):
+    command, url = supervise()
+    first, second = pids(url, 2)
+    (tmp_path / "hold").touch()
+    os.kill(first, signal.SIGKILL)
+    command.wait_for(rf"Worker process \[{first}\] was killed by SIGKILL")
+    # The kernel goes on to spread connections over both sockets.
+    assert {int(get(url)) for _ in range(40)} == {second}
+    (tmp_path / "hold").unlink()
+    command.wait_for("startup complete")
+    assert second in pids(url, 2)
+    assert command.stop() == 0
+
+
+def test_a_worker_that_ends_by_itself_is_replaced_before_it_has_drained(supervise, tmp_path):
+    command, url = supervise()
+    pids(url, 2)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(get(f"{url}/slow")))
+    thread.start()
+    leaving = int(command.wait_for(r"slow (\d+)")[1])
+    os.kill(leaving, signal.SIGTERM)
+    command.wait_for("startup complete")
+    assert leaving not in pids(url, 2)
+    (tmp_path / "go").touch()
+    thread.join(DEADLINE)
+    assert answers == [str(leaving)]
+    assert command.stop() == 0
+
+
+def test_nobody_waits_for_a_server_that_stops(supervise, tmp_path):
+    command, url = supervise("--max-rss", "100G", workers=1)
+    thread = threading.Thread(target=lambda: get(f"{url}/slow"))
+    thread.start()
+    command.wait_for("slow")
+    command.send(signal.SIGTERM)
+    command.wait_for("Waiting for connections to close")
+    with pytest.raises(httpx.ConnectError):
+        get(url)
+    (tmp_path / "go").touch()
+    thread.join(DEADLINE)
+    assert command.wait() == 0
+
+
 def test_an_application_that_cannot_start_stops_the_supervisor(bolide, write, tmp_path):
     write("worked.py", APP)
     (tmp_path / "broken").touch()
@@ -320,17 +394,17 @@ def test_a_worker_that_dies_at_its_start_does_not_spin(supervise, tmp_path):
     assert command.stop() == 0
 
 
-def test_a_module_that_does_not_exist_is_one_line_and_exit_code_1(bolide):
+def test_a_module_that_does_not_exist_is_one_line_and_exit_code_3(bolide):
     command = bolide("nowhere:app", "--workers", "2")
-    assert command.wait() == 1
+    assert command.wait() == 3
     assert command.stderr == 'ERROR:    Error loading ASGI app. Could not import module "nowhere".\n'
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_1(supervise, bolide):
+def test_a_port_in_use_is_one_line_and_exit_code_3(supervise, bolide):
     _, url = supervise()
     port = url.rpartition(":")[2]
     second = bolide("worked:app", "--workers", "2", "--port", port, "--log-level", "warning")
-    assert second.wait() == 1
+    assert second.wait() == 3
     assert second.stderr == f"ERROR:    Cannot listen on 127.0.0.1:{port}: address already in use\n"
 
 
@@ -378,4 +452,4 @@ def test_an_object_cannot_be_given_to_workers():
 
     with pytest.raises(SystemExit) as caught:
         bolide.serve(app, workers=2, log_config=None)
-    assert caught.value.code == 1
+    assert caught.value.code == 3
