@@ -361,12 +361,13 @@ static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs)
     return PyLong_FromUnsignedLong(s->listeners->number);
 }
 
-PyDoc_STRVAR(drop_syn_doc,
-             "drop_syn(sock)\n--\n\n"
-             "Have the kernel ignore the attempts to connect to `sock`, a listening TCP socket, that begin from now on, in "
-             "all processes that have it.\n\n"
-             "Returns whether the system can do that: Linux can. Raises OSError or ValueError when `sock` is no stream "
-             "socket of TCP or Unix.");
+PyDoc_STRVAR(
+    drop_syn_doc,
+    "drop_syn(sock)\n--\n\n"
+    "Have the kernel ignore the attempts to connect to `sock`, a listening TCP socket, that begin from now on, in "
+    "all processes that have it.\n\n"
+    "Returns whether the system can do that: Linux can. Raises OSError or ValueError when `sock` is no stream "
+    "socket of TCP or Unix.");
 
 static PyObject *server_drop_syn(PyObject *Py_UNUSED(unused), PyObject *sock) {
     int fd = PyObject_AsFileDescriptor(sock);
@@ -426,9 +427,9 @@ static void begin_shutdown(bolide_server *s, bool drain) {
     bolide_server_check_closed(s);
 }
 
-PyDoc_STRVAR(shutdown_doc,
-             "shutdown()\n--\n\nClose gracefully: the listeners as by close_listeners(), idle connections when no request has come for a "
-             "moment, the others after the response they are at.");
+PyDoc_STRVAR(shutdown_doc, "shutdown()\n--\n\nClose gracefully: the listeners as by close_listeners(), idle "
+                           "connections when no request has come for a "
+                           "moment, the others after the response they are at.");
 
 static PyObject *server_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (check_usable(server_of(self)) < 0) {

@@ -24,8 +24,8 @@ int bolide_listener_open(bolide_http *http, int fd, bool pipe, int backlog, PyOb
 /* Have the connections to come to those of *list that have TLS use another ssl.SSLContext. */
 void bolide_listener_replace_tls(bolide_listener *list, PyObject *tls);
 
-/* Have the kernel ignore the attempts to connect to the TCP socket `fd` that begin from now on, whoever has it open. 0, or a
- * negative uv code: it cannot do that. */
+/* Have the kernel ignore the attempts to connect to the TCP socket `fd` that begin from now on, whoever has it open. 0,
+ * or a negative uv code: it cannot do that. */
 int bolide_listener_drop_syn(int fd);
 
 /* Close those of *list that have the number `number`, or all when it is 0; `drain`: once the connections that wait were

@@ -35,8 +35,8 @@ struct bolide_acceptor {
  * nothing needs to be closed. */
 int bolide_acceptor_open(bolide_acceptor *a, bolide_loop *loop, int fd, int batch, const bolide_acceptor_ops *ops);
 
-/* Accept what waits in the kernel's queue, `most` connections at most: when the last descriptor of a listening socket is
- * closed, those that are still there are reset. */
+/* Accept what waits in the kernel's queue, `most` connections at most: when the last descriptor of a listening socket
+ * is closed, those that are still there are reset. */
 void bolide_acceptor_drain(bolide_acceptor *a, int most);
 
 /* Stop accepting now; idempotent. on_close follows. */
