@@ -7,8 +7,14 @@
 #include "transport/tls.h"
 #include "transport/transport.h"
 
+static void clear_state(bolide_state *st) {
+    bolide_asgi_clear(st);
+    bolide_state_clear(st);
+    bolide_handle_free_kept(st);
+}
+
 static int module_exec(PyObject *module) {
-    bolide_state *st = bolide_state_new(module);
+    bolide_state *st = bolide_state_new(module, clear_state);
     if (st == NULL || bolide_handle_init(module, st) < 0 || bolide_loop_init(module, st) < 0 ||
         bolide_sock_init(module, st) < 0 || bolide_tls_init(module, st) < 0 || bolide_transport_init(module, st) < 0 ||
         bolide_datagram_init(module, st) < 0 || bolide_asgi_init(module, st) < 0) {
@@ -26,11 +32,11 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     return result != 0 ? result : bolide_state_traverse(st, visit, arg);
 }
 
+/* Not while there are loops: what is torn down after the module would find nothing. The last of them sees to it. */
 static int module_clear(PyObject *module) {
     bolide_state *st = bolide_state_of(module);
-    if (st != NULL) {
-        bolide_asgi_clear(st);
-        bolide_state_clear(st);
+    if (st != NULL && st->refs == 1) {
+        clear_state(st);
     }
     return 0;
 }
@@ -38,9 +44,6 @@ static int module_clear(PyObject *module) {
 static void module_free(void *module) {
     bolide_state *st = bolide_state_of(module);
     if (st != NULL) {
-        bolide_asgi_clear(st);
-        bolide_state_clear(st);
-        bolide_handle_free_kept(st);
         bolide_state_release(st);
     }
 }

@@ -68,13 +68,14 @@ static int fill(bolide_state *st) {
     return st->asyncio_create_task == NULL || st->asyncio_TRY_NATIVE == NULL ? -1 : 0;
 }
 
-bolide_state *bolide_state_new(PyObject *module) {
+bolide_state *bolide_state_new(PyObject *module, void (*clear)(bolide_state *st)) {
     bolide_state *st = PyMem_RawCalloc(1, sizeof(bolide_state));
     if (st == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
     st->refs = 1;
+    st->clear = clear;
     *(bolide_state **)PyModule_GetState(module) = st; /* owned by the module from here on, also when filling fails */
     return fill(st) < 0 ? NULL : st;
 }
@@ -85,6 +86,7 @@ void bolide_state_retain(bolide_state *st) {
 
 void bolide_state_release(bolide_state *st) {
     if (--st->refs == 0) {
+        st->clear(st);
         PyMem_RawFree(st->asgi);
         PyMem_RawFree(st);
     }

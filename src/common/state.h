@@ -69,6 +69,10 @@ typedef struct bolide_state {
 
     struct bolide_handle *free_handles; /* memory for Handle and TimerHandle, linked through `loop` */
     int free_handle_count;
+    int handle_nesting;                   /* handles whose deallocation is under way, one within the other */
+    struct bolide_handle *doomed_handles; /* dead ones whose deallocation waits for that to end */
+
+    void (*clear)(struct bolide_state *st);
 } bolide_state;
 
 /* The state of `module` (an instance of bolide._core); NULL before bolide_state_new(). */
@@ -81,9 +85,9 @@ bolide_state *bolide_state_of_type(PyTypeObject *type);
 
 extern struct PyModuleDef bolide_module_def;
 
-/* Allocate the state of `module` and fill the strings and the borrowed objects. NULL with an exception set on failure.
- */
-bolide_state *bolide_state_new(PyObject *module);
+/* Allocate the state of `module` and fill the strings and the borrowed objects; `clear` is called for the last count.
+ * NULL with an exception set on failure. */
+bolide_state *bolide_state_new(PyObject *module, void (*clear)(bolide_state *st));
 void bolide_state_retain(bolide_state *st);
 void bolide_state_release(bolide_state *st);
 int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg);

@@ -9,6 +9,8 @@ enum {
 };
 
 #define KEPT_MAX 1024
+/* Handles that free each other: how deep that goes before it goes on without recursion. */
+#define NESTED_MAX 32
 
 static inline PyObject **arguments(bolide_handle *h) {
     return (h->nargs > BOLIDE_HANDLE_INLINE_ARGS ? h->more_args : h->args) + 1;
@@ -164,7 +166,8 @@ static void report_failure(bolide_handle *h) {
 }
 
 void bolide_handle_run(bolide_handle *h) {
-    if ((h->flags & BOLIDE_HANDLE_CANCELLED) || h->callback == NULL) {
+    /* Running already: in another thread, by its method _run(). */
+    if ((h->flags & (BOLIDE_HANDLE_CANCELLED | HANDLE_RUNNING)) || h->callback == NULL) {
         return;
     }
     h->flags |= HANDLE_RUNNING;
@@ -182,7 +185,12 @@ void bolide_handle_run(bolide_handle *h) {
         report_failure(h);
     }
     h->flags &= ~(uint32_t)HANDLE_RUNNING;
-    if (!(h->flags & BOLIDE_HANDLE_REPEATS) || (h->flags & BOLIDE_HANDLE_CANCELLED)) {
+    bolide_handle_retire(h);
+}
+
+void bolide_handle_retire(bolide_handle *h) {
+    bool repeats = (h->flags & (BOLIDE_HANDLE_REPEATS | BOLIDE_HANDLE_CANCELLED)) == BOLIDE_HANDLE_REPEATS;
+    if (!repeats && !(h->flags & HANDLE_RUNNING)) {
         drop_callback(h);
     }
 }
@@ -193,10 +201,10 @@ void bolide_handle_cancel(bolide_handle *h) {
     }
     h->flags |= BOLIDE_HANDLE_CANCELLED;
     if (h->debug != NULL && h->debug->description == NULL) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
         h->debug->description = PyObject_Repr((PyObject *)h);
-        if (h->debug->description == NULL) {
-            PyErr_Clear();
-        }
+        PyErr_Restore(type, value, traceback);
     }
     bool scheduled = (h->flags & BOLIDE_HANDLE_TIMER) && as_timer(h)->heap_index >= 0;
     if (scheduled) {
@@ -223,12 +231,8 @@ int bolide_handle_traverse(bolide_handle *h, visitproc visit, void *arg) {
     return 0;
 }
 
-static void handle_dealloc(PyObject *self) {
-    bolide_handle *h = (bolide_handle *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    if (h->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(self);
-    }
+static void dispose(bolide_handle *h) {
+    PyTypeObject *type = Py_TYPE(h);
     drop_callback(h);
     Py_CLEAR(h->context);
     if (h->debug != NULL) {
@@ -240,6 +244,35 @@ static void handle_dealloc(PyObject *self) {
     keep_or_free(loop->st, h);
     Py_DECREF(loop);
     Py_DECREF(type);
+}
+
+/* An argument of a handle may be a handle, and so on: a chain of many would be more than the C stack takes. What
+ * CPython has against that is for garbage-collected types only. */
+static void handle_dealloc(PyObject *self) {
+    bolide_handle *h = (bolide_handle *)self;
+    bolide_state *st = h->loop->st;
+    if (h->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    if (st->handle_nesting >= NESTED_MAX) {
+        h->weakrefs = (PyObject *)st->doomed_handles;
+        st->doomed_handles = h;
+        return;
+    }
+    if (st->handle_nesting++ > 0) {
+        dispose(h);
+        st->handle_nesting--;
+        return;
+    }
+    bolide_state_retain(st);
+    dispose(h);
+    while (st->doomed_handles != NULL) {
+        h = st->doomed_handles;
+        st->doomed_handles = (bolide_handle *)h->weakrefs;
+        dispose(h);
+    }
+    st->handle_nesting--;
+    bolide_state_release(st);
 }
 
 static PyObject *get_args(PyObject *self, void *closure) {

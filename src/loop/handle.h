@@ -26,8 +26,8 @@ typedef struct bolide_handle {
     PyObject_HEAD struct bolide_loop *loop; /* strong */
     PyObject *callback;                     /* NULL once cancelled, or run (unless it repeats) */
     PyObject *context;                      /* contextvars.Context to run in */
-    PyObject *weakrefs;
-    bolide_handle_debug *debug; /* debug mode, else NULL */
+    PyObject *weakrefs;                     /* also the link of st->doomed_handles */
+    bolide_handle_debug *debug;             /* debug mode, else NULL */
     uint32_t nargs;
     uint32_t flags; /* BOLIDE_HANDLE_* */
     union {
@@ -49,6 +49,9 @@ bolide_handle *bolide_handle_new(struct bolide_loop *loop, bool timer, PyObject 
 /* Run the callback in its context; exceptions go to the loop's exception handler. Drops callback and arguments unless
  * it repeats. */
 void bolide_handle_run(bolide_handle *handle);
+
+/* Drop callback and arguments of a handle that is not to run again. */
+void bolide_handle_retire(bolide_handle *handle);
 
 /* handle.cancel(): a timer leaves the heap at once. */
 void bolide_handle_cancel(bolide_handle *handle);

@@ -285,6 +285,10 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     if (st == NULL) {
         return NULL;
     }
+    if (st->LoopType == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "bolide was taken down with the interpreter");
+        return NULL;
+    }
     bolide_loop *loop = (bolide_loop *)type->tp_alloc(type, 0);
     if (loop == NULL) {
         return NULL;
