@@ -65,6 +65,9 @@ static int call_handler(bolide_loop *loop, PyObject *message, PyObject *exceptio
 
 void bolide_loop_report_context(bolide_loop *loop, PyObject *message, const char *key, PyObject *value,
                                 PyObject *source_traceback) {
+    if (!PyErr_Occurred()) {
+        PyErr_SetString(PyExc_SystemError, "an error was reported without an exception");
+    }
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
         bolide_loop_set_fatal(loop);
         return;
@@ -128,20 +131,47 @@ void bolide_loop_wake(bolide_loop *loop) {
     }
 }
 
+static bool is_finalizing(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
+
+/* Let other threads have the GIL for a moment. */
+static void give_way(void) {
+    PyThreadState *state = PyEval_SaveThread();
+    usleep(20);
+    PyEval_RestoreThread(state);
+}
+
+void bolide_loop_interrupt(bolide_loop *loop) {
+    if (is_finalizing()) {
+        return; /* the thread that polls never gets the GIL */
+    }
+    loop->claims++;
+    while (loop->released != NULL) {
+        uv_async_send(&loop->wake);
+        give_way();
+    }
+    loop->claims--;
+}
+
 static void on_wake(uv_async_t *wake) {
     (void)wake; /* it has done its work by ending the poll */
 }
 
 static void on_tick(uv_timer_t *tick) {
-    bolide_loop_of(tick)->tick_when = 0;
+    bolide_loop_of(tick)->tick_when = NAN;
 }
 
 /* Arm `tick` for the earliest timer. False when that is due already. */
 static bool arm_tick(bolide_loop *loop) {
     if (loop->timers.count == 0) {
-        if (loop->tick_when != 0) {
+        if (!isnan(loop->tick_when)) {
             uv_timer_stop(&loop->tick);
-            loop->tick_when = 0;
+            loop->tick_when = NAN;
         }
         return true;
     }
@@ -176,6 +206,10 @@ static void poll_kernel(bolide_loop *loop) {
         return;
     }
     loop->step_since = 0;
+    if (loop->claims > 0) {
+        give_way(); /* not in the poll: it is what they wait for the end of */
+        busy = true;
+    }
     if (busy || !arm_tick(loop)) {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         loop->last_poll = uv_hrtime();
@@ -218,6 +252,7 @@ static void run_watched(bolide_loop *loop, bolide_handle *handle) {
     double took = bolide_loop_time() - start;
     handle->flags = (handle->flags & ~(uint32_t)BOLIDE_HANDLE_REPEATS) | repeats;
     if (took < loop->slow_callback) {
+        bolide_handle_retire(handle);
         return;
     }
     PyObject *text = PyObject_CallOneArg(loop->st->asyncio_format_handle, (PyObject *)handle);
@@ -233,6 +268,7 @@ static void run_watched(bolide_loop *loop, bolide_handle *handle) {
     Py_XDECREF(result);
     Py_XDECREF(seconds);
     Py_XDECREF(text);
+    bolide_handle_retire(handle);
 }
 
 /* Run the first `n` handles of the ring, which are all that it holds as a turn begins. */
@@ -379,6 +415,7 @@ int bolide_loop_open(bolide_loop *loop) {
         return status;
     }
     uv_timer_init(&loop->uv, &loop->tick);
+    loop->tick_when = NAN;
     status = bolide_watchers_open(loop);
     if (status < 0) {
         uv_close((uv_handle_t *)&loop->wake, NULL);
@@ -434,7 +471,10 @@ static void drop_scheduled(bolide_loop *loop) {
 }
 
 void bolide_loop_teardown(bolide_loop *loop) {
-    loop->closed = true;
+    if (loop->tearing_down) {
+        return; /* what goes with the loop has called close() */
+    }
+    loop->closed = loop->tearing_down = true;
     drop_scheduled(loop);
     if (loop->uv_ready && !loop->abandoned) {
         loop->uv_ready = false;
@@ -454,5 +494,7 @@ void bolide_loop_teardown(bolide_loop *loop) {
     bolide_stream_free_blocks(loop);
     bolide_tls_free_shared(loop);
     PyMem_RawFree(loop->read_buf);
-    loop->read_buf = NULL;
+    PyMem_RawFree(loop->sock_buf);
+    loop->read_buf = loop->sock_buf = NULL;
+    loop->tearing_down = false;
 }

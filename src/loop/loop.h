@@ -35,9 +35,10 @@ typedef struct bolide_loop {
     uv_async_t wake;  /* another thread, or a signal, ends the poll */
     uv_timer_t tick;  /* ends the poll when the earliest timer is due */
     uv_poll_t fds;    /* readable when the watched descriptors (fdset) have events */
-    double tick_when; /* the deadline for which `tick` is armed, or 0 */
+    double tick_when; /* the deadline for which `tick` is armed, or NaN */
 
     PyThreadState *released; /* set while the GIL is given up for a poll, and nowhere else */
+    unsigned claims;         /* threads in bolide_loop_interrupt(), for which the loop stays out of blocking polls */
     unsigned long thread_id; /* PyThread_get_thread_ident() of the thread in run_forever(), or 0 */
     PyObject *fatal;         /* KeyboardInterrupt or SystemExit, to be raised from run_forever() after the turn */
 
@@ -54,6 +55,7 @@ typedef struct bolide_loop {
     struct bolide_outblock *free_blocks; /* pool of output blocks */
     int free_block_count;
     char *read_buf; /* BOLIDE_READ_BUF bytes, shared by all streams, valid during one read callback */
+    char *sock_buf; /* as much for sock_recv(), between the system call and the bytes object; NULL before the first */
 
     struct bolide_tls_shared *tls; /* what its TLS streams share, or NULL */
 
@@ -63,9 +65,10 @@ typedef struct bolide_loop {
 
     bolide_resource resources; /* head of the list of open resources */
 
-    bool uv_ready;  /* uv_loop_init() succeeded and uv_loop_close() has not run */
+    bool uv_ready;  /* uv handles can be made: between uv_loop_init() and the begin of the teardown */
     bool abandoned; /* after a fork: not to be used any more, see bolide_loop_after_fork() */
     bool closed;
+    bool tearing_down;
     bool running;
     bool stopping;
     bool debug;
@@ -81,6 +84,18 @@ void bolide_loop_reacquire(bolide_loop *loop);
 static inline void bolide_loop_enter(bolide_loop *loop) {
     if (loop->released != NULL) {
         bolide_loop_reacquire(loop);
+    }
+}
+
+/* Wake the poll for which another thread has given up the GIL, and wait until it has ended. */
+void bolide_loop_interrupt(bolide_loop *loop);
+
+/* Before a change to the uv loop or to a handle of it: with the GIL alone another thread does not have the loop while
+ * its own one polls. Python code may get there all the same: asyncio does not forbid it everywhere, and finalizers run
+ * in any thread. May let other threads run: check again afterwards. */
+static inline void bolide_loop_claim(bolide_loop *loop) {
+    if (loop->released != NULL) {
+        bolide_loop_interrupt(loop);
     }
 }
 

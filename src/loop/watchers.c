@@ -1,5 +1,7 @@
 #include "loop/watchers.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
@@ -156,6 +158,11 @@ static int check_descriptor(bolide_watchers *w, int fd) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
         return -1;
     }
+    /* No table of hundreds of megabytes for a number that is no descriptor. */
+    if (fd >= w->cap && fcntl(fd, F_GETFD) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     return ensure_room(w, fd);
 }
 
@@ -229,10 +236,15 @@ int bolide_watchers_wait(bolide_loop *loop, PyObject *sock, int fd, int event, P
         if (arm(w, fd, event) < 0) {
             return -1;
         }
-        w->by_fd[fd].sock_ref = PyWeakref_NewRef(sock, NULL);
-        if (w->by_fd[fd].sock_ref == NULL) {
+        PyObject *ref = PyWeakref_NewRef(sock, NULL); /* which may run finalizers: by_fd may have moved after it */
+        if (ref == NULL) {
             PyErr_Clear(); /* an object without weak references: the next wait tells the kernel again */
         }
+        if (bolide_loop_check_closed(loop) < 0) {
+            Py_XDECREF(ref);
+            return -1;
+        }
+        Py_XSETREF(w->by_fd[fd].sock_ref, ref);
     }
     PyObject **slot = &w->by_fd[fd].waiters[side_of(event)];
     Py_XSETREF(*slot, Py_NewRef(future));
@@ -276,6 +288,21 @@ static void make_ready(bolide_loop *loop, int fd, bolide_handle *handle, int eve
     }
 }
 
+/* Report the exception that is set, unless it says that the future was cancelled in the meantime. */
+static void resolving_failed(bolide_loop *loop, PyObject *future) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *done = PyObject_CallMethodNoArgs(future, loop->st->str_cancelled);
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    if (done == Py_True) {
+        PyErr_Clear();
+    } else {
+        bolide_loop_report(loop, "resuming a socket operation failed", NULL, NULL);
+    }
+    Py_XDECREF(done);
+}
+
 static void resolve(bolide_loop *loop, int fd, int event) {
     PyObject **slot = &loop->watchers.by_fd[fd].waiters[side_of(event)];
     PyObject *future = *slot;
@@ -285,7 +312,7 @@ static void resolve(bolide_loop *loop, int fd, int event) {
     *slot = NULL;
     PyObject *result = PyObject_CallMethodOneArg(future, loop->st->str_set_result, Py_None);
     if (result == NULL) {
-        PyErr_Clear(); /* cancelled in the meantime */
+        resolving_failed(loop, future);
     }
     Py_XDECREF(result);
     Py_DECREF(future);
@@ -297,17 +324,15 @@ static void dispatch_one(bolide_loop *loop, bolide_fd_event event) {
     if (event.events & ~wanted & (watcher->armed != 0 ? watcher->armed : event.events)) {
         disarm(loop, event.fd);
     }
-    bolide_handle *writer = watcher->writer;
-    Py_XINCREF(writer); /* what the reader lets go of may remove it */
+    /* Looked up for each step: the one before may have run code that adds and removes watchers. */
     if (event.events & BOLIDE_READABLE) {
-        make_ready(loop, event.fd, watcher->reader, BOLIDE_READABLE);
+        make_ready(loop, event.fd, loop->watchers.by_fd[event.fd].reader, BOLIDE_READABLE);
         resolve(loop, event.fd, BOLIDE_READABLE);
     }
     if (event.events & BOLIDE_WRITABLE) {
-        make_ready(loop, event.fd, writer, BOLIDE_WRITABLE);
+        make_ready(loop, event.fd, loop->watchers.by_fd[event.fd].writer, BOLIDE_WRITABLE);
         resolve(loop, event.fd, BOLIDE_WRITABLE);
     }
-    Py_XDECREF(writer);
 }
 
 void bolide_watchers_dispatch(bolide_loop *loop) {
@@ -381,8 +406,10 @@ static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs,
         Py_DECREF(handle);
         return NULL;
     }
-    PyObject **source = &loop->watchers.by_fd[fd].source;
-    Py_XSETREF(*source, PyLong_Check(args[0]) ? NULL : Py_NewRef(args[0]));
+    if (fd < loop->watchers.cap) { /* what the old callback let go of may have closed the loop */
+        PyObject **source = &loop->watchers.by_fd[fd].source;
+        Py_XSETREF(*source, PyLong_Check(args[0]) ? NULL : Py_NewRef(args[0]));
+    }
     if (is_public) {
         Py_DECREF(handle);
         Py_RETURN_NONE;
