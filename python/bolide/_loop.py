@@ -81,6 +81,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
 
     def __init__(self) -> None:
+        self._own_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         # The running CPython's own, for whatever it keeps on a loop; a real selector would have no work here.
         watched: Any = _WatchedDescriptors(self)
         super(_core.Loop, self).__init__(watched)
@@ -164,6 +165,26 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
 
     # --- servers and connections --------------------------------------------------------------------------------------
 
+    # A transport takes over the descriptor of a socket that the loop has made itself. That of the user's, who may close
+    # it at any time, is duplicated.
+
+    async def _connect_sock(self, *args: Any, **kwargs: Any) -> socket.socket:
+        sock: socket.socket = await super()._connect_sock(*args, **kwargs)  # type: ignore[misc]
+        self._own_sockets.add(sock)
+        return sock
+
+    async def create_unix_connection(self, protocol_factory: Any, path: Any = None, **kwargs: Any) -> Any:
+        """Connect to a Unix socket; see asyncio.loop.create_unix_connection."""
+        if path is not None and kwargs.get("sock") is None:
+            path = _own_path(os.fspath(path))
+        return await super().create_unix_connection(protocol_factory, path, **kwargs)
+
+    def _take_own_socket(self, sock: Any) -> bool:
+        if type(sock) is not socket.socket or sock not in self._own_sockets:
+            return False
+        self._own_sockets.discard(sock)
+        return True
+
     def _start_serving(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
@@ -202,6 +223,8 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect a socket; see asyncio.loop.sock_connect."""
+        if type(address) in _OWN_PATHS:
+            self._own_sockets.add(sock)
         with _KeptOpen(sock):
             await super().sock_connect(sock, address)
 
@@ -312,6 +335,21 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class _StrPath(str):
+    """The path of a Unix socket that create_unix_connection() makes, by which sock_connect() tells it."""
+
+
+class _BytesPath(bytes):
+    """The same for bytes."""
+
+
+_OWN_PATHS = (_StrPath, _BytesPath)
+
+
+def _own_path(path: str | bytes) -> str | bytes:
+    return _StrPath(path) if isinstance(path, str) else _BytesPath(path)
 
 
 def _tls_timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, float]:

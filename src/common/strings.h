@@ -11,6 +11,7 @@
     X(_detach)                                                                                                         \
     X(_handle_signal)                                                                                                  \
     X(_io_refs)                                                                                                        \
+    X(_take_own_socket)                                                                                                \
     X(add_done_callback)                                                                                               \
     X(buffer_updated)                                                                                                  \
     X(call_exception_handler)                                                                                          \

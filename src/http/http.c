@@ -37,6 +37,7 @@ static void handles_close(struct bolide_http_handles *h) {
         h->http = NULL;
     }
     bolide_resource_remove(&h->resource);
+    bolide_loop_claim(bolide_loop_of(&h->sweep));
     uv_close((uv_handle_t *)&h->sweep, on_handle_close);
     uv_close((uv_handle_t *)&h->resume, on_handle_close);
 }
@@ -225,6 +226,10 @@ void bolide_http_remove(bolide_conn *c) {
 
 int bolide_http_init(bolide_http *http, bolide_loop *loop, const bolide_http_ops *ops, PyObject *owner,
                      uint32_t max_fields) {
+    bolide_loop_claim(loop);
+    if (bolide_loop_check_closed(loop) < 0) {
+        return -1;
+    }
     struct bolide_http_handles *h = calloc(1, sizeof(*h));
     http->scratch.fields = malloc(max_fields * sizeof(bolide_field));
     if (h == NULL || http->scratch.fields == NULL) {

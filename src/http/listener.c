@@ -28,6 +28,7 @@ static void unlist(bolide_listener *l) {
 static void on_close(bolide_acceptor *a) {
     bolide_listener *l = (bolide_listener *)a;
     PyObject *owner = l->http->owner;
+    bolide_resource_remove(&l->resource);
     unlist(l);
     Py_CLEAR(l->tls);
     free(l);
@@ -61,7 +62,6 @@ static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
 }
 
 static void resource_close(bolide_resource *res) {
-    bolide_resource_remove(res);
     bolide_acceptor_close(&listener_of(res)->acceptor);
 }
 

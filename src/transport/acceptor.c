@@ -71,6 +71,10 @@ void bolide_acceptor_drain(bolide_acceptor *a, int most) {
 }
 
 int bolide_acceptor_open(bolide_acceptor *a, bolide_loop *loop, int fd, int batch, const bolide_acceptor_ops *ops) {
+    bolide_loop_claim(loop);
+    if (!loop->uv_ready) {
+        return UV_ECANCELED;
+    }
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (copy < 0) {
         return -errno;
@@ -99,6 +103,9 @@ static void on_handle_closed(uv_handle_t *handle) {
 }
 
 void bolide_acceptor_close(bolide_acceptor *a) {
+    if (a->fd >= 0) {
+        bolide_loop_claim(bolide_loop_of(&a->poll));
+    }
     if (a->fd < 0) {
         return;
     }

@@ -27,6 +27,9 @@ static bolide_datagram *of_resource(bolide_resource *res) {
 /* --- calling the protocol --------------------------------------------------------------------- */
 
 void bolide_datagram_notify(bolide_datagram *t, PyObject *name, PyObject *a, PyObject *b) {
+    if (t->protocol == NULL) {
+        return;
+    }
     Py_INCREF(t);
     PyObject *result = bolide_protocol_call(t->protocol, t->context, &t->in_context, name, a, b);
     if (result == NULL) {
@@ -54,13 +57,16 @@ static void on_closed(uv_handle_t *handle) {
     bolide_datagram *t = handle->data;
     bolide_loop_enter(t->loop);
     close(t->poll_fd);
+    bolide_resource_remove(&t->resource);
     Py_DECREF(t); /* libuv's */
 }
 
 static void release(bolide_datagram *t) {
     (void)bolide_watchers_set_transport(t->loop, t->fd, NULL);
-    bolide_resource_remove(&t->resource);
-    uv_close((uv_handle_t *)&t->poll, on_closed);
+    bolide_loop_claim(t->loop);
+    if (!uv_is_closing((uv_handle_t *)&t->poll)) {
+        uv_close((uv_handle_t *)&t->poll, on_closed);
+    }
 }
 
 void bolide_datagram_lose(bolide_datagram *t, PyObject *exception) {
@@ -170,9 +176,9 @@ static int send_now(bolide_datagram *t, const char *data, size_t len, PyObject *
     ssize_t sent;
     const bolide_peer *to = NULL;
     if (t->flags & BOLIDE_DATAGRAM_CONNECTED) {
-        sent = send(t->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = send(t->poll_fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
     } else if ((to = known_peer(t, address)) != NULL) {
-        sent = sendto(t->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL, &to->address.any, to->len);
+        sent = sendto(t->poll_fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL, &to->address.any, to->len);
     } else {
         PyObject *result = PyObject_CallMethod(t->sock, "sendto", "OO", object, address);
         if (result != NULL) {
@@ -223,6 +229,7 @@ static void send_failed(bolide_datagram *t) {
 static void on_ready(uv_poll_t *poll, int status, int events);
 
 int bolide_datagram_watch(bolide_datagram *t) {
+    bolide_loop_claim(t->loop);
     int events =
         (t->flags & BOLIDE_DATAGRAM_CLOSING ? 0 : UV_READABLE) | (PyList_GET_SIZE(t->queue) > 0 ? UV_WRITABLE : 0);
     if (events == t->polled || (t->flags & BOLIDE_DATAGRAM_LOST)) {
@@ -357,7 +364,7 @@ static void receive(bolide_datagram *t) {
         messages[i].msg_hdr.msg_name = &addresses[i];
         messages[i].msg_hdr.msg_namelen = sizeof(addresses[i]);
     }
-    int count = recvmmsg(t->fd, messages, BATCH, MSG_DONTWAIT, NULL);
+    int count = recvmmsg(t->poll_fd, messages, BATCH, MSG_DONTWAIT, NULL);
     if (count < 0) {
         receive_failed(t, errno);
         return;
@@ -382,7 +389,8 @@ static void receive(bolide_datagram *t) {
     for (int i = 0; i < BATCH && may_receive(t); i++) {
         struct sockaddr_storage address;
         socklen_t len = sizeof(address);
-        ssize_t got = recvfrom(t->fd, t->loop->read_buf, DATAGRAM_MAX, MSG_DONTWAIT, (struct sockaddr *)&address, &len);
+        ssize_t got =
+            recvfrom(t->poll_fd, t->loop->read_buf, DATAGRAM_MAX, MSG_DONTWAIT, (struct sockaddr *)&address, &len);
         if (got < 0) {
             receive_failed(t, errno);
             return;
@@ -417,6 +425,10 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
 /* --- opening ---------------------------------------------------------------------------------- */
 
 int bolide_datagram_open(bolide_datagram *t) {
+    bolide_loop_claim(t->loop);
+    if (bolide_loop_check_closed(t->loop) < 0) {
+        return -1;
+    }
     t->poll_fd = fcntl(t->fd, F_DUPFD_CLOEXEC, 3);
     if (t->poll_fd < 0) {
         PyErr_SetFromErrno(PyExc_OSError);

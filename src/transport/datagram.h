@@ -46,8 +46,8 @@ typedef struct {
     size_t high_water, low_water;
     unsigned lost_writes;
     unsigned flags;  /* DATAGRAM_* */
-    int fd;          /* of `sock` */
-    int poll_fd;     /* of `poll` */
+    int fd;          /* of `sock`: its user may close it at any time */
+    int poll_fd;     /* of `poll`, a duplicate: also for sending and receiving */
     int polled;      /* the events that `poll` waits for */
     bool in_context; /* a method of the protocol is being called */
 } bolide_datagram;

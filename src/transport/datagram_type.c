@@ -223,7 +223,8 @@ static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
         return NULL;
     }
-    PyObject *value = PyDict_GetItemWithError(((bolide_datagram *)self)->extra, name);
+    PyObject *extra = ((bolide_datagram *)self)->extra; /* `del transport._extra` makes it NULL */
+    PyObject *value = extra != NULL ? PyDict_GetItemWithError(extra, name) : NULL;
     return value == NULL && PyErr_Occurred() ? NULL : Py_NewRef(value != NULL ? value : fallback);
 }
 

@@ -40,6 +40,7 @@ static int listener_traverse(bolide_resource *res, visitproc visit, void *arg) {
 
 static void on_close(bolide_acceptor *a) {
     listener *l = of_acceptor(a);
+    bolide_resource_remove(&l->resource);
     Py_CLEAR(l->sock);
     Py_CLEAR(l->protocol_factory);
     Py_CLEAR(l->server);
@@ -51,7 +52,6 @@ static void on_close(bolide_acceptor *a) {
 }
 
 static void listener_close(bolide_resource *res) {
-    bolide_resource_remove(res);
     bolide_acceptor_close(&of_resource(res)->acceptor);
 }
 
@@ -181,7 +181,7 @@ static PyObject *listen_on(PyObject *self, PyObject *args) {
 static PyObject *stop_listening(PyObject *self, PyObject *sock) {
     bolide_loop *loop = (bolide_loop *)self;
     for (bolide_resource *res = loop->resources.next; res != &loop->resources; res = res->next) {
-        if (res->close == listener_close && of_resource(res)->sock == sock) {
+        if (res->close == listener_close && of_resource(res)->sock == sock && of_resource(res)->acceptor.fd >= 0) {
             listener_close(res);
             break;
         }

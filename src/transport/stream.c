@@ -36,6 +36,7 @@ void bolide_stream_list(bolide_stream *s) {
     }
     loop->flush_last = s;
     loop->flush_count++;
+    bolide_loop_wake(loop); /* when it is another thread that writes */
 }
 
 static void unlist(bolide_stream *s) {
@@ -277,6 +278,7 @@ void bolide_stream_send(bolide_stream *s) {
 }
 
 void bolide_stream_flush(bolide_stream *s) {
+    bolide_loop_claim(s->loop);
     unlist(s);
     const unsigned halted = BOLIDE_STREAM_IN_FLIGHT | BOLIDE_STREAM_BROKEN;
     if (!(s->flags & BOLIDE_STREAM_OPEN) || (s->flags & halted)) {
@@ -386,14 +388,20 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
             s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
             s->ops->on_eof(s);
         }
-    } else if (nread == UV_ENOBUFS && !(s->flags & BOLIDE_STREAM_POLLED)) {
-        stop_after_alloc(s);
-    } else if (nread < 0 && nread != UV_ENOBUFS) {
+    } else if (nread == 0 || nread == UV_ENOBUFS) {
+        if (nread != 0 && !(s->flags & BOLIDE_STREAM_POLLED)) {
+            stop_after_alloc(s);
+        }
+        if (s->tls == NULL && s->ops->on_unused != NULL) {
+            s->ops->on_unused(s);
+        }
+    } else {
         bolide_stream_fail(s, (int)nread);
     }
 }
 
 int bolide_stream_poll_start(bolide_stream *s) {
+    bolide_loop_claim(s->loop);
     if (s->flags & BOLIDE_STREAM_POLLED) {
         return 0;
     }
@@ -409,6 +417,7 @@ int bolide_stream_poll_start(bolide_stream *s) {
 }
 
 void bolide_stream_poll_stop(bolide_stream *s) {
+    bolide_loop_claim(s->loop);
     if (s->flags & BOLIDE_STREAM_POLLED) {
         s->flags &= ~(unsigned)BOLIDE_STREAM_POLLED;
         if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
@@ -443,6 +452,10 @@ void bolide_stream_read_stop(bolide_stream *s) {
 /* --- opening and closing ---------------------------------------------------------------------- */
 
 int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, bool pipe, const bolide_stream_ops *ops) {
+    bolide_loop_claim(loop);
+    if (!loop->uv_ready) {
+        return UV_ECANCELED;
+    }
     memset(s, 0, sizeof(*s));
     s->loop = loop;
     s->ops = ops;
@@ -497,17 +510,18 @@ void bolide_stream_close_when_flushed(bolide_stream *s) {
 }
 
 void bolide_stream_close(bolide_stream *s) {
+    bolide_loop_claim(s->loop);
     if (!(s->flags & BOLIDE_STREAM_OPEN)) {
         return;
     }
     unlist(s);
     drop_output(s);
     s->flags &= ~(unsigned)(BOLIDE_STREAM_OPEN | BOLIDE_STREAM_READING | BOLIDE_STREAM_POLLED);
+    if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
+        uv_close(&s->uv.handle, on_closed); /* before on_closing() runs code that may close the loop */
+    }
     if (s->ops->on_closing != NULL) {
         s->ops->on_closing(s);
     }
     bolide_tls_release(s);
-    if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
-        uv_close(&s->uv.handle, on_closed);
-    }
 }

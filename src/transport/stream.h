@@ -24,6 +24,8 @@ typedef struct {
     /* Say where to read to; buf->len 0 gives this read up (nothing is lost). *buf is the loop's shared buffer if left
      * as it is; with TLS its length tells how much will come at most. May be NULL. */
     void (*on_alloc)(bolide_stream *s, uv_buf_t *buf);
+    /* Nothing came for what on_alloc gave. May be NULL. */
+    void (*on_unused)(bolide_stream *s);
     /* `len` > 0 bytes stand at `data`, valid during the call. */
     void (*on_read)(bolide_stream *s, char *data, size_t len);
     /* The peer sent its FIN: nothing more to read. */
@@ -43,7 +45,7 @@ typedef struct {
     /* TLS: what bolide_stream_unwrap() began is complete. The owner closes the stream. May be NULL without such calls.
      */
     void (*on_unwrapped)(bolide_stream *s);
-    /* The descriptor is about to be closed: give up what refers to it. No call on the stream. May be NULL. */
+    /* The descriptor is being closed: give up what refers to it. No call on the stream. May be NULL. */
     void (*on_closing)(bolide_stream *s);
     /* The uv handle is closed: the memory may be freed. */
     void (*on_close)(bolide_stream *s);

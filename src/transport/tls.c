@@ -123,6 +123,9 @@ static void arm_timer(bolide_tls *tls, PyObject *seconds) {
         return;
     }
     PyObject *argv[1] = {Py_True};
+    if (tls->stream == NULL) {
+        return; /* closed by that conversion */
+    }
     tls->timer = bolide_loop_call_later(tls->stream->loop, delay, (PyObject *)tls, argv, 1, NULL);
     if (tls->timer == NULL) {
         fail(tls);
@@ -328,6 +331,8 @@ static void deliver(bolide_tls *tls, sink *to) {
     bolide_stream *s = tls->stream;
     if (to->used > 0 && s != NULL) {
         s->ops->on_read(s, to->base, to->used);
+    } else if (to->base != NULL && s != NULL && s->ops->on_unused != NULL) {
+        s->ops->on_unused(s);
     }
     to->used = 0;
     to->base = NULL;

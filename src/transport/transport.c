@@ -1,5 +1,6 @@
 #include "transport/transport.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -106,23 +107,32 @@ static int attach_server(bolide_transport *t) {
     return 0;
 }
 
-/* The descriptor is libuv's: the socket object gives up its claim without closing it again. */
-void bolide_transport_detach_socket(bolide_transport *t) {
-    if (t->sock == NULL) {
+void bolide_transport_drop_socket(bolide_transport *t) {
+    PyObject *sock = t->sock;
+    if (sock == NULL) {
         return;
     }
-    PyObject *result = PyObject_CallMethodNoArgs(t->sock, t->loop->st->str_detach);
-    if (result == NULL) {
-        PyErr_Clear();
+    t->sock = NULL;
+    bolide_state *st = t->loop->st;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if ((t->flags & (BOLIDE_TRANSPORT_SHARED | BOLIDE_TRANSPORT_FAILED)) !=
+        (BOLIDE_TRANSPORT_SHARED | BOLIDE_TRANSPORT_FAILED)) {
+        PyObject *method = t->flags & BOLIDE_TRANSPORT_SHARED ? st->str_close : st->str_detach;
+        PyObject *result = PyObject_CallMethodNoArgs(sock, method);
+        if (result == NULL) {
+            PyErr_Clear(); /* closed by its user, or no socket of the socket module */
+        }
+        Py_XDECREF(result);
     }
-    Py_XDECREF(result);
-    Py_CLEAR(t->sock);
+    Py_DECREF(sock);
+    PyErr_Restore(type, value, traceback);
 }
 
 static void on_closing(bolide_stream *s) {
     bolide_transport *t = bolide_transport_of_stream(s);
     (void)bolide_watchers_set_transport(t->loop, t->fd, NULL);
-    bolide_transport_detach_socket(t);
+    bolide_transport_drop_socket(t);
     if (s->tls != NULL && (t->flags & BOLIDE_TRANSPORT_STARTED)) {
         t->tls = (bolide_tls *)Py_NewRef(s->tls);
     }
@@ -173,6 +183,7 @@ static void on_close(bolide_stream *s) {
         detach_server(t);
     }
     Py_CLEAR(t->piece);
+    bolide_transport_release_buffer(t);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);
     Py_CLEAR(t->exception); /* its traceback may lead back to the transport */
@@ -214,6 +225,11 @@ static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
     }
     buf->base = t->view.buf;
     buf->len = (size_t)t->view.len;
+}
+
+static void on_unused(bolide_stream *s) {
+    /* While it is exported, its owner could not resize it. */
+    bolide_transport_release_buffer(bolide_transport_of_stream(s));
 }
 
 static void on_read(bolide_stream *s, char *data, size_t len) {
@@ -287,7 +303,6 @@ static void on_error(bolide_stream *s, int status) {
     if (exception == NULL) {
         exception = bolide_transport_take_exception();
     }
-    bolide_transport_release_buffer(t);
     bolide_transport_force_close(t, exception);
     Py_XDECREF(exception);
 }
@@ -330,6 +345,7 @@ static void on_flushed(bolide_stream *s) {
 
 static const bolide_stream_ops transport_ops = {
     .on_alloc = on_alloc,
+    .on_unused = on_unused,
     .on_read = on_read,
     .on_eof = on_eof,
     .on_error = on_error,
@@ -407,28 +423,55 @@ fail:
     return NULL;
 }
 
-/* A socket that the user closes under the transport stays open as one with a file object would: libuv aborts the
- * process when a descriptor of its own vanishes. The count needs no undoing: the transport detaches the socket at its
- * end. */
-static void hold_open(PyObject *sock) {
-    PyObject *count = sock != NULL ? PyObject_GetAttrString(sock, "_io_refs") : NULL;
-    PyObject *one = count != NULL ? PyLong_FromLong(1) : NULL;
-    PyObject *more = one != NULL ? PyNumber_Add(count, one) : NULL;
-    if (more == NULL || PyObject_SetAttrString(sock, "_io_refs", more) < 0) {
-        PyErr_Clear(); /* not a socket.socket */
+/* Does the loop itself have made that socket, so that nobody else will close it? -1 with an exception set. */
+static int is_own_socket(bolide_loop *loop, PyObject *sock) {
+    PyObject *result = PyObject_CallMethodOneArg((PyObject *)loop, loop->st->str__take_own_socket, sock);
+    int own = result != NULL ? PyObject_IsTrue(result) : -1;
+    Py_XDECREF(result);
+    return own;
+}
+
+/* The descriptor for the stream over the socket object `sock`, which is that one's own, or a duplicate, with *shared,
+ * when its user may close it: libuv aborts the process when a descriptor of its vanishes. -1 with an exception set. */
+static int stream_descriptor(bolide_loop *loop, PyObject *sock, int fd, bool *shared) {
+    int own = is_own_socket(loop, sock);
+    *shared = own == 0;
+    if (own != 0) {
+        return own < 0 ? -1 : fd;
     }
-    Py_XDECREF(more);
-    Py_XDECREF(one);
-    Py_XDECREF(count);
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return copy;
+}
+
+/* After bolide_stream_open(). 0, or -1 with an exception set. */
+static int settle_in(bolide_transport *t, int fd) {
+    t->fd = fd;
+    t->peer_len = sizeof(t->peer);
+    if (getpeername(fd, (struct sockaddr *)&t->peer, &t->peer_len) < 0 || t->peer_len > sizeof(t->peer)) {
+        t->peer_len = 0; /* a Unix socket's path is asked for when it is wanted */
+    }
+    if (t->stream.uv.handle.type == UV_TCP) {
+        (void)uv_tcp_nodelay(&t->stream.uv.tcp, 1); /* a matter of speed only */
+    }
+    return bolide_watchers_set_transport(t->loop, fd, (PyObject *)t) < 0 ? -1 : attach_server(t);
 }
 
 bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd, bool pipe, PyObject *protocol,
                                        PyObject *server, PyObject *extra) {
+    bool shared = false;
+    int stream_fd = sock != NULL ? stream_descriptor(loop, sock, fd, &shared) : fd;
+    if (stream_fd < 0) {
+        return NULL;
+    }
+    bool ours = sock == NULL || shared; /* to be closed on failure */
     bolide_transport *t = allocate(loop, protocol, server, extra);
     int status = t != NULL ? bolide_stream_setup(&t->stream, loop, pipe, &transport_ops) : 0;
     if (t == NULL || status < 0) {
-        if (sock == NULL) {
-            close(fd);
+        if (ours) {
+            close(stream_fd);
         }
         if (t != NULL) {
             bolide_error_set(status);
@@ -438,32 +481,25 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
     }
     bolide_resource_add(loop, &t->resource);
     Py_INCREF(t); /* the loop's; on_close drops it */
-    status = bolide_stream_open(&t->stream, fd);
+    status = bolide_stream_open(&t->stream, stream_fd);
+    if (status == 0) {
+        t->sock = Py_XNewRef(sock);
+        t->flags |= shared ? BOLIDE_TRANSPORT_SHARED : 0u;
+    } else if (ours) {
+        close(stream_fd);
+    }
     if (status < 0) {
-        if (sock == NULL) {
-            close(fd);
-        }
         bolide_error_set(status);
-        goto fail;
+    } else if (settle_in(t, fd) == 0) {
+        return t;
     }
-    t->sock = Py_XNewRef(sock);
-    hold_open(sock);
-    t->fd = bolide_stream_fileno(&t->stream);
-    t->peer_len = sizeof(t->peer);
-    if (getpeername(t->fd, (struct sockaddr *)&t->peer, &t->peer_len) < 0 || t->peer_len > sizeof(t->peer)) {
-        t->peer_len = 0; /* a Unix socket's path is asked for when it is wanted */
-    }
-    if (!pipe) {
-        (void)uv_tcp_nodelay(&t->stream.uv.tcp, 1); /* a matter of speed only */
-    }
-    if (bolide_watchers_set_transport(loop, t->fd, (PyObject *)t) < 0 || attach_server(t) < 0) {
-        goto fail;
-    }
-    return t;
-fail:
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    t->flags |= BOLIDE_TRANSPORT_FAILED;
     Py_CLEAR(t->protocol);
     bolide_transport_force_close(t, NULL);
     Py_DECREF(t);
+    PyErr_Restore(type, value, traceback);
     return NULL;
 }
 

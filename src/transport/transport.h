@@ -36,7 +36,7 @@ typedef struct {
     PyObject *weakrefs;
     struct sockaddr_in6 peer; /* TCP: its address when the connection was made */
     socklen_t peer_len;       /* 0: not known */
-    int fd;                   /* as registered with the loop's watchers, or -1 */
+    int fd;                   /* as registered with the loop's watchers: that of `sock`, if it came with one; or -1 */
     unsigned lost_writes;     /* writes after the connection was lost, to be warned of */
     bolide_tls *tls;          /* TLS, or NULL; kept after the close, for get_extra_info() */
     unsigned flags;           /* BOLIDE_TRANSPORT_* */
@@ -54,6 +54,8 @@ enum {
     BOLIDE_TRANSPORT_LOST = 128,          /* no more output is taken */
     BOLIDE_TRANSPORT_ATTACHED = 256,      /* server._attach() was called */
     BOLIDE_TRANSPORT_SENDFILE = 512,      /* sendfile() is at work: no write() */
+    BOLIDE_TRANSPORT_SHARED = 1024,       /* the stream has a duplicate of the descriptor of `sock` */
+    BOLIDE_TRANSPORT_FAILED = 2048,       /* it could not be made: a shared `sock` stays its user's */
 };
 
 /* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now
@@ -98,8 +100,9 @@ void bolide_transport_flow(bolide_transport *t);
 /* Give back what a BufferedProtocol lent for the read in progress. */
 void bolide_transport_release_buffer(bolide_transport *t);
 
-/* The descriptor is libuv's: the socket object, if there is one, gives up its claim without closing it. */
-void bolide_transport_detach_socket(bolide_transport *t);
+/* The end of the socket object, if there is one: closed if it has a descriptor of its own, else that is libuv's and the
+ * object gives up its claim. Keeps the exception that is set. */
+void bolide_transport_drop_socket(bolide_transport *t);
 
 /* 0, or -1 with an exception set. */
 int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol);

@@ -378,8 +378,8 @@ static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
 
 static int transport_clear(PyObject *self) {
     bolide_transport *t = (bolide_transport *)self;
+    /* Not the context: a protocol may be set, and called, after this. It breaks the cycles through itself. */
     Py_CLEAR(t->protocol);
-    Py_CLEAR(t->context);
     Py_CLEAR(t->server);
     Py_CLEAR(t->flushed);
     for (int i = 0; i < BOLIDE_TRANSPORT_BASE_SLOTS; i++) {
@@ -414,8 +414,9 @@ static void transport_dealloc(PyObject *self) {
     }
     bolide_transport_release_buffer(t);
     Py_CLEAR(t->piece);
-    bolide_transport_detach_socket(t);
+    bolide_transport_drop_socket(t);
     transport_clear(self);
+    Py_CLEAR(t->context);
     Py_CLEAR(t->loop);
     type->tp_free(self);
     Py_DECREF(type);

@@ -1,0 +1,212 @@
+"""Sockets and buffers of a transport that others change under it, and code of the user's that its methods call."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+
+import pytest
+from support.loops import only_bolide, run_script, with_loop
+from support.protocols import Recorder
+
+
+def descriptors() -> int:
+    """How many sockets this process has open."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # of listdir() itself
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return count
+
+
+async def connected(sock: socket.socket) -> Recorder:
+    _, protocol = await asyncio.get_running_loop().create_connection(Recorder, sock=sock)
+    return protocol
+
+
+@with_loop
+async def test_the_socket_of_the_user_is_the_one_that_get_extra_info_tells():
+    left, right = socket.socketpair()
+    number = left.fileno()
+    protocol = await connected(left)
+    sock = protocol.transport.get_extra_info("socket")
+    assert sock.fileno() == number == left.fileno()
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 30_000)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == left.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    protocol.transport.close()
+    await protocol.until_event("lost")
+    assert left.fileno() == -1
+    assert right.recv(1) == b""
+    right.close()
+
+
+@only_bolide
+@pytest.mark.parametrize("end", ["close", "abort", "peer", "own close", "os.close"])
+def test_no_descriptor_of_a_users_socket_stays_open(loop, reports, end):
+    async def one():
+        left, right = socket.socketpair()
+        protocol = await connected(left)
+        if end == "peer":
+            right.close()
+        elif end == "own close":
+            left.close()
+            protocol.transport.close()
+        elif end == "os.close":
+            os.close(left.detach())
+            protocol.transport.write(b"still open")
+            await asyncio.sleep(0)
+            assert right.recv(20) == b"still open"
+            protocol.transport.close()
+        else:
+            getattr(protocol.transport, end)()
+        await protocol.until_event("lost")
+        right.close()
+
+    loop.run_until_complete(one())
+    gc.collect()
+    before = descriptors()
+    for _ in range(5):
+        loop.run_until_complete(one())
+    gc.collect()
+    assert descriptors() == before
+
+
+@only_bolide
+@with_loop
+async def test_what_the_loop_has_connected_itself_has_one_descriptor(tmp_path):
+    loop = asyncio.get_running_loop()
+    path = str(tmp_path / "socket")
+    for family, address in [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, path)]:
+        listening = socket.socket(family)
+        listening.bind(address)
+        listening.listen()
+        listening.setblocking(False)
+        before = descriptors()
+        if family == socket.AF_UNIX:
+            _, protocol = await loop.create_unix_connection(Recorder, path)
+        else:
+            _, protocol = await loop.create_connection(Recorder, *listening.getsockname())
+        assert descriptors() == before + 1
+        protocol.transport.close()
+        await protocol.until_event("lost")
+        assert descriptors() == before
+        listening.close()
+
+
+@only_bolide
+def test_a_transport_that_cannot_be_made_leaves_the_socket_to_its_user(loop):
+    class Server:
+        def _attach(self, *args):
+            raise ZeroDivisionError
+
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    before = descriptors()
+    with pytest.raises(ZeroDivisionError):
+        loop._make_socket_transport(left, asyncio.Protocol(), server=Server())
+    with pytest.raises((AttributeError, TypeError)):
+        loop._make_socket_transport(left, asyncio.Protocol(), extra=5)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert descriptors() == before
+    left.send(b"usable")
+    assert right.recv(10) == b"usable"
+    left.close()
+    right.close()
+
+
+@with_loop
+async def test_a_datagram_socket_closed_under_its_transport():
+    loop = asyncio.get_running_loop()
+    left, right = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    for sock in (left, right):
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+    transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=left)
+    address = right.getsockname()
+    left.close()
+    others = [socket.socketpair() for _ in range(3)]  # may get the same descriptor
+    transport.sendto(b"x", address)
+    await asyncio.sleep(0)
+    transport.abort()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for one, other in others:
+        one.send(b"mine")
+        assert other.recv(10) == b"mine"
+        one.close()
+        other.close()
+    right.close()
+
+
+@only_bolide
+@with_loop
+async def test_a_datagram_transport_without_its_extra():
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    del transport._extra
+    assert transport.get_extra_info("socket", 5) == 5
+    transport.abort()
+
+
+@with_loop
+async def test_the_buffer_of_a_buffered_protocol_is_free_after_the_end():
+    """While it is exported, a bytearray cannot be resized."""
+
+    class Buffered(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.buffer = bytearray(100)
+            self.lost = asyncio.get_running_loop().create_future()
+
+        def get_buffer(self, sizehint):
+            return self.buffer
+
+        def connection_lost(self, exc):
+            self.lost.set_result(exc)
+
+    left, right = socket.socketpair()
+    _, protocol = await asyncio.get_running_loop().create_connection(Buffered, sock=left)
+    right.close()
+    await protocol.lost
+    protocol.buffer.clear()
+
+
+@only_bolide
+@pytest.mark.parametrize("what", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
+def test_a_timeout_whose_conversion_closes_the_connection(what):
+    run_script(
+        f"""
+        from support.certificates import authority
+        loop = new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        converted = []
+        class Odd:
+            def __le__(self, other):
+                return False
+            def __float__(self):
+                converted.append(True)
+                for made in gc.get_objects():
+                    if isinstance(made, asyncio.Transport):
+                        made.abort()
+                return 5.0
+        class Closing(asyncio.Protocol):
+            def connection_made(self, transport):
+                transport.close()
+        async def main():
+            served = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=authority().server())
+            port = served.sockets[0].getsockname()[1]
+            try:
+                async with asyncio.timeout(10):
+                    await loop.create_connection(
+                        Closing, "127.0.0.1", port, ssl=authority().client(), server_hostname="localhost", {what}=Odd()
+                    )
+            except OSError:
+                pass
+            served.close()
+        loop.run_until_complete(main())
+        assert converted
+        loop.close()
+        """,
+        options=("-W", "ignore"),
+    )
