@@ -49,6 +49,12 @@ static int begin_waiting(bolide_awaitable *a) {
         Py_DECREF(future);
         return -1;
     }
+    if (a->future != NULL || a->finished) {
+        /* Making the future has run code, which has awaited this too. */
+        Py_DECREF(future);
+        PyErr_SetString(PyExc_RuntimeError, "receive() or send() is being awaited already");
+        return -1;
+    }
     a->future = future;
     a->woken = false;
     /* At the end: who waits first is woken first. */

@@ -404,12 +404,12 @@ static int on_head(bolide_conn *c, const bolide_head *head) {
         c->flags |= BOLIDE_CONN_EXPECT;
     }
     bolide_request *previous = c->request;
+    c->request = r;
+    r->conn = c;
     if (previous != NULL) {
         previous->conn = NULL; /* its response is complete; its task goes on */
         Py_DECREF(previous);
     }
-    c->request = r;
-    r->conn = c;
     if (facts.forwarded && server->forwarded != NULL) {
         r->flags |= BOLIDE_REQUEST_FORWARDED;
     }

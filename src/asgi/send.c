@@ -187,6 +187,17 @@ static int send_body(bolide_request *r, PyObject *message) {
     if (more != NULL && (is_more = PyObject_IsTrue(more)) < 0) {
         goto done;
     }
+    if (body != NULL && !PyBytes_CheckExact(body) && PyObject_CheckBuffer(body)) {
+        Py_SETREF(body, PyBytes_FromObject(body));
+        if (body == NULL) {
+            goto done;
+        }
+    }
+    /* All of that may have run code of the application. */
+    if ((r->flags & (BOLIDE_REQUEST_COMPLETE | BOLIDE_REQUEST_BODY_SENT)) != 0 || r->file != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "another message was sent meanwhile");
+        goto done;
+    }
     if (bolide_request_is_gone(r)) {
         result = bolide_request_disconnected(r);
         goto done;
