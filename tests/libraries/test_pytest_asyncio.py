@@ -59,10 +59,37 @@ async def test_that_fails():
 """
 
 
+HOOK = """
+import {module}
+
+def pytest_asyncio_loop_factories(config, item):
+    return {{"{module}": {factory}}}
+"""
+
+
+def run_suite(folder):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::ResourceWarning"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "8 passed, 1 xfailed" in result.stdout
+
+
 def test_a_suite(tmp_path):
     policy = "asyncio.DefaultEventLoopPolicy" if LOOP == "asyncio" else f"{LOOP}.EventLoopPolicy"
     (tmp_path / "test_suite.py").write_text(SUITE.format(module=LOOP, policy=policy))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::ResourceWarning"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "8 passed, 1 xfailed" in result.stdout
+    run_suite(tmp_path)
+
+
+def test_a_suite_with_a_loop_factory(tmp_path):
+    """The hook that the guide shows, which takes the fixture's place."""
+    from pytest_asyncio import plugin
+
+    if not hasattr(getattr(plugin, "PytestAsyncioSpecs", None), "pytest_asyncio_loop_factories"):
+        pytest.skip("this pytest-asyncio has no loop factories")
+    factory = "asyncio.SelectorEventLoop" if LOOP == "asyncio" else f"{LOOP}.new_event_loop"
+    suite = SUITE.format(module=LOOP, policy="None")
+    fixture = suite.index('@pytest.fixture(scope="session")')
+    suite = suite[:fixture] + suite[suite.index("@pytest_asyncio.fixture") :]
+    (tmp_path / "test_suite.py").write_text(suite)
+    (tmp_path / "conftest.py").write_text(HOOK.format(module=LOOP, factory=factory))
+    run_suite(tmp_path)

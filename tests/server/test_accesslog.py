@@ -1,5 +1,6 @@
 """The access log in other forms: gunicorn's atoms, JSON; and logs that nobody reads."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -178,37 +179,34 @@ def test_json_with_a_configuration_of_ones_own_is_refused(bolide, write):
 # --- logs that nobody reads -------------------------------------------------------------------------------------------
 
 
-def start_with_full_pipes(folder, *arguments):
-    """A server whose stdout is a pipe that is never read, small and full soon; (process, pipe, address)."""
-    ours, theirs = os.pipe()
-    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
-    command = [sys.executable, "-m", "bolide", "main:app", "--port", "0", *arguments]
-    process = subprocess.Popen(command, cwd=folder, stdout=theirs, stderr=subprocess.PIPE, text=True)
-    os.close(theirs)
-    for line in process.stderr:
-        if match := re.search(r"running on (\S+)", line):
-            return process, ours, match[1]
-    raise AssertionError("it ended")
+@contextlib.contextmanager
+def serving(folder, stdout, stderr, *arguments):
+    """A server of main:app, whatever becomes of its output; (process, address)."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        command = [sys.executable, "-m", "bolide", "main:app", "--fd", str(sock.fileno()), *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=stdout, stderr=stderr, pass_fds=[sock.fileno()])
+        try:
+            yield process, f"http://127.0.0.1:{sock.getsockname()[1]}"
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs pipes of a chosen size")
-def test_a_full_pipe_does_not_stop_the_server(write, tmp_path, client):
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"], ["--access-log-format", "%(r)s"]], ids=" ".join)
+def test_a_full_pipe_does_not_stop_the_server(write, tmp_path, client, arguments):
+    """One for both logs, as under a supervisor that has stopped to read."""
     write("main.py")
-    process, pipe, url = start_with_full_pipes(tmp_path)
-    try:
-        target = "/" + "x" * 1000
-        for _ in range(100):
-            assert client.get(url + target).status_code == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE) == 0
-        lines = os.read(pipe, 1 << 20).splitlines()
-        assert lines
-        assert all(target.encode() in line for line in lines[:-1])
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-        os.close(pipe)
+    ours, theirs = os.pipe()
+    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
+    with open(ours, "rb", 0) as pipe, open(theirs, "wb", 0) as end:
+        with serving(tmp_path, end, end, *arguments) as (process, url):
+            target = "/" + "x" * 1000
+            for _ in range(100):
+                assert client.get(url + target).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE) == 0
+        assert target in pipe.read(65536).decode()
 
 
 def read_until(fd, end):
@@ -283,24 +281,14 @@ def test_a_reader_that_is_gone_harms_nobody():
 @pytest.mark.parametrize("stderr_too", [False, True])
 def test_a_full_disk_does_not_stop_the_server(write, tmp_path, client, stderr_too):
     write("main.py")
-    with socket.socket() as sock, open("/dev/full", "w") as full, open(tmp_path / "errors", "w+") as errors:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        command = [sys.executable, "-m", "bolide", "main:app", "--fd", str(sock.fileno())]
-        process = subprocess.Popen(
-            command, cwd=tmp_path, stdout=full, stderr=full if stderr_too else errors, pass_fds=[sock.fileno()]
-        )
-        try:
-            url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    with open("/dev/full", "w") as full, open(tmp_path / "errors", "w+") as errors:
+        with serving(tmp_path, full, full if stderr_too else errors) as (process, url):
             for _ in range(100):
                 assert client.get(url).status_code == 200
             process.send_signal(signal.SIGTERM)
             assert process.wait(DEADLINE) == 0
-            errors.seek(0)
-            assert [line for line in errors if not line.startswith("INFO: ")] == []
-        finally:
-            process.kill()
-            process.wait()
+        errors.seek(0)
+        assert [line for line in errors if not line.startswith("INFO: ")] == []
 
 
 def test_a_disk_that_is_full_for_a_while(monkeypatch, tmp_path, caplog):
