@@ -53,7 +53,8 @@ typedef struct bolide_loop {
     uint64_t step_since;                 /* uv_hrtime() at the end of the last step of user code in this turn, or 0 */
     unsigned quick_steps;                /* how many in a row were quick, see bolide_loop_begin_step() */
     struct bolide_outblock *free_blocks; /* pool of output blocks */
-    int free_block_count;
+    struct bolide_outblock *free_small_blocks; /* ... of those without data of their own */
+    int free_block_count, free_small_block_count;
     char *read_buf; /* BOLIDE_READ_BUF bytes, shared by all streams, valid during one read callback */
     char *sock_buf; /* as much for sock_recv(), between the system call and the bytes object; NULL before the first */
 

@@ -10,13 +10,16 @@
 
 _Static_assert(BOLIDE_OUT_DATA >= BOLIDE_RESERVE_MAX, "a reservation fits in one block");
 
-static bolide_outblock *block_new(bolide_loop *loop) {
-    bolide_outblock *block = loop->free_blocks;
+/* `cap`: BOLIDE_OUT_DATA, or 0 for a block that has references only: small, as there may be one for each of thousands
+ * of streams. NULL with MemoryError set. */
+static bolide_outblock *block_new(bolide_loop *loop, size_t cap) {
+    bolide_outblock **pool = cap > 0 ? &loop->free_blocks : &loop->free_small_blocks;
+    bolide_outblock *block = *pool;
     if (block != NULL) {
-        loop->free_blocks = block->next;
-        loop->free_block_count--;
+        *pool = block->next;
+        *(cap > 0 ? &loop->free_block_count : &loop->free_small_block_count) -= 1;
     } else {
-        block = PyMem_RawMalloc(BOLIDE_OUT_BLOCK);
+        block = PyMem_RawMalloc(cap > 0 ? BOLIDE_OUT_BLOCK : offsetof(bolide_outblock, data));
         if (block == NULL) {
             PyErr_NoMemory();
             return NULL;
@@ -26,6 +29,7 @@ static bolide_outblock *block_new(bolide_loop *loop) {
     block->stream = NULL;
     block->first = block->count = 0;
     block->used = 0;
+    block->cap = cap;
     return block;
 }
 
@@ -33,37 +37,49 @@ static void block_free(bolide_loop *loop, bolide_outblock *block) {
     for (unsigned i = block->first; i < block->count; i++) {
         Py_XDECREF(block->owners[i]);
     }
-    if (loop->free_block_count < BLOCK_POOL && !loop->closed) {
-        block->next = loop->free_blocks;
-        loop->free_blocks = block;
-        loop->free_block_count++;
+    bolide_outblock **pool = block->cap > 0 ? &loop->free_blocks : &loop->free_small_blocks;
+    int *count = block->cap > 0 ? &loop->free_block_count : &loop->free_small_block_count;
+    if (*count < BLOCK_POOL && !loop->closed) {
+        block->next = *pool;
+        *pool = block;
+        *count += 1;
     } else {
         PyMem_RawFree(block);
     }
 }
 
-void bolide_stream_free_blocks(bolide_loop *loop) {
-    while (loop->free_blocks != NULL) {
-        bolide_outblock *block = loop->free_blocks;
-        loop->free_blocks = block->next;
+static void free_pool(bolide_outblock **pool, int *count) {
+    while (*pool != NULL) {
+        bolide_outblock *block = *pool;
+        *pool = block->next;
         PyMem_RawFree(block);
     }
-    loop->free_block_count = 0;
+    *count = 0;
+}
+
+void bolide_stream_free_blocks(bolide_loop *loop) {
+    free_pool(&loop->free_blocks, &loop->free_block_count);
+    free_pool(&loop->free_small_blocks, &loop->free_small_block_count);
+}
+
+/* Can the last block take another iovec, and `len` more bytes? */
+static bool is_usable(const bolide_outlist *list, bool locked, size_t len) {
+    const bolide_outblock *last = list->last;
+    return last != NULL && !(locked && last == list->first) && last->count < BOLIDE_OUT_BUFS &&
+           last->cap - last->used >= len;
+}
+
+static bolide_outblock *append_block(bolide_loop *loop, bolide_outlist *list, size_t cap) {
+    bolide_outblock *block = block_new(loop, cap);
+    if (block != NULL) {
+        *(list->last != NULL ? &list->last->next : &list->first) = block;
+        list->last = block;
+    }
+    return block;
 }
 
 bolide_outblock *bolide_out_room(bolide_loop *loop, bolide_outlist *list, bool locked, size_t len) {
-    bolide_outblock *last = list->last;
-    bool usable = last != NULL && !(locked && last == list->first);
-    if (usable && last->count < BOLIDE_OUT_BUFS && BOLIDE_OUT_DATA - last->used >= len) {
-        return last;
-    }
-    bolide_outblock *block = block_new(loop);
-    if (block == NULL) {
-        return NULL;
-    }
-    *(last != NULL ? &last->next : &list->first) = block;
-    list->last = block;
-    return block;
+    return is_usable(list, locked, len) ? list->last : append_block(loop, list, BOLIDE_OUT_DATA);
 }
 
 void bolide_out_commit(bolide_outblock *block, size_t len) {
@@ -96,6 +112,24 @@ int bolide_out_write(bolide_loop *loop, bolide_outlist *list, bool locked, const
     return 0;
 }
 
+static void refer(bolide_outblock *block, const char *data, size_t len, PyObject *owner) {
+    block->owners[block->count] = Py_NewRef(owner);
+    /* Assigned by hand: uv_buf_init() takes an unsigned int, which a body of 4 GiB exceeds. */
+    block->bufs[block->count].base = (char *)(uintptr_t)data;
+    block->bufs[block->count].len = len;
+    block->count++;
+}
+
+int bolide_out_write_owned(bolide_loop *loop, bolide_outlist *list, bool locked, const char *data, size_t len,
+                           PyObject *owner) {
+    bolide_outblock *block = is_usable(list, locked, 0) ? list->last : append_block(loop, list, 0);
+    if (block == NULL) {
+        return -1;
+    }
+    refer(block, data, len, owner);
+    return 0;
+}
+
 int bolide_out_write_object(bolide_loop *loop, bolide_outlist *list, bool locked, PyObject *bytes) {
     size_t len = (size_t)PyBytes_GET_SIZE(bytes);
     if (len <= COPY_MAX) {
@@ -105,11 +139,7 @@ int bolide_out_write_object(bolide_loop *loop, bolide_outlist *list, bool locked
     if (block == NULL) {
         return -1;
     }
-    block->owners[block->count] = Py_NewRef(bytes);
-    /* Assigned by hand: uv_buf_init() takes an unsigned int, which a body of 4 GiB exceeds. */
-    block->bufs[block->count].base = PyBytes_AS_STRING(bytes);
-    block->bufs[block->count].len = len;
-    block->count++;
+    refer(block, PyBytes_AS_STRING(bytes), len, bytes);
     return 0;
 }
 

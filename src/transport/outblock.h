@@ -10,7 +10,7 @@ typedef struct bolide_outblock {
     struct bolide_outblock *next;
     struct bolide_stream *stream; /* for the callback of `req` */
     unsigned first, count;        /* bufs[first .. count) have not left */
-    size_t used;                  /* bytes used in data */
+    size_t used, cap;             /* bytes used in data, and its size: BOLIDE_OUT_DATA, or 0 */
     uv_buf_t bufs[BOLIDE_OUT_BUFS];
     PyObject *owners[BOLIDE_OUT_BUFS]; /* keeps bufs[i] alive, or NULL: it lies in data */
     uv_write_t req;                    /* when the socket was not writable */
@@ -30,6 +30,11 @@ bolide_outblock *bolide_out_room(bolide_loop *loop, bolide_outlist *list, bool l
 
 /* `len` bytes were written behind the block's used data: they are output now. */
 void bolide_out_commit(bolide_outblock *block, size_t len);
+
+/* Append bytes that `owner` keeps as they are while there is a reference to it; no copy is made. 0, or -1 with
+ * MemoryError set. */
+int bolide_out_write_owned(bolide_loop *loop, bolide_outlist *list, bool locked, const char *data, size_t len,
+                           PyObject *owner);
 
 /* Append a copy of the bytes, or the bytes object itself when that is cheaper. 0, or -1 with MemoryError set. */
 int bolide_out_write(bolide_loop *loop, bolide_outlist *list, bool locked, const char *data, size_t len);

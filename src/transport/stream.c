@@ -132,6 +132,17 @@ int bolide_stream_write_object(bolide_stream *s, PyObject *bytes) {
     return 0;
 }
 
+int bolide_stream_write_owned(bolide_stream *s, const char *data, size_t len, PyObject *owner) {
+    if (len == 0 || !takes_output(s)) {
+        return 0;
+    }
+    if (bolide_out_write_owned(s->loop, gathered(s), is_locked(s), data, len, owner) < 0) {
+        return -1;
+    }
+    account(s, len);
+    return 0;
+}
+
 char *bolide_stream_reserve(bolide_stream *s, size_t len) {
     bolide_outblock *block = bolide_out_room(s->loop, gathered(s), is_locked(s), len);
     return block == NULL ? NULL : block->data + block->used;

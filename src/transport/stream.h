@@ -102,6 +102,10 @@ void bolide_stream_read_stop(bolide_stream *s); /* idempotent */
 int bolide_stream_write(bolide_stream *s, const char *data, size_t len);
 int bolide_stream_write_object(bolide_stream *s, PyObject *bytes); /* an exact bytes object */
 
+/* Queue bytes that `owner` keeps as they are while there is a reference to it, without a copy: what goes to many
+ * streams, or is large. Returns as above. */
+int bolide_stream_write_owned(bolide_stream *s, const char *data, size_t len, PyObject *owner);
+
 /* Room for `len` (<= BOLIDE_RESERVE_MAX) contiguous bytes of output: write there, then commit what was used (<= len),
  * before any other call on the stream. NULL with MemoryError set. Dropped silently as above. */
 char *bolide_stream_reserve(bolide_stream *s, size_t len);

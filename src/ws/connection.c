@@ -15,7 +15,8 @@ void bolide_ws_config_clear(bolide_ws_config *config) {
     config->scratch = NULL;
     config->scratch_cap = 0;
     Py_CLEAR(config->last);
-    Py_CLEAR(config->shared);
+    Py_CLEAR(config->frame);
+    Py_CLEAR(config->compressed);
 }
 
 /* --- the end --- */

@@ -33,10 +33,11 @@ typedef struct {
     unsigned close_timeout_ms; /* for the peer's close frame, as long as it reads nothing */
     char *scratch;             /* for compressed output; owned */
     size_t scratch_len, scratch_cap;
-    PyObject *last;         /* the message that was compressed last, an exact str or bytes object, or NULL */
-    bolide_conn *last_conn; /* for whom; only to be compared */
-    PyObject *shared;       /* bytes: `last` compressed on its own, for many peers, or NULL */
-    uint8_t shared_bits;    /* log2 of the window that `shared` needs */
+    PyObject *last;         /* the message that was sent last, an exact str or bytes object, or NULL */
+    bolide_conn *last_conn; /* to whom; only to be compared */
+    PyObject *frame;        /* bytes: `last` as a frame, for many peers, or NULL */
+    PyObject *compressed;   /* bytes: ... as a frame, compressed on its own, or NULL */
+    uint8_t window_bits;    /* log2 of the window that `compressed` needs */
 } bolide_ws_config;
 
 void bolide_ws_config_clear(bolide_ws_config *config);

@@ -5,13 +5,14 @@
 
 /* Scratch space that is kept from one compressed message to the next. */
 #define SCRATCH_KEPT (256 * 1024)
-/* Longer messages are not compressed once for many peers: the server keeps the last one. */
-#define SHARED_MAX (256 * 1024)
+/* Longer messages are not framed or compressed once for many peers: the server keeps the last one. Without compression
+ * there is nothing to win for what is sent from where it lies. */
+#define SHARED_MAX     (16 * 1024)
+#define COMPRESSED_MAX (256 * 1024)
 /* Shorter messages are sent as they are. */
 #define COMPRESS_MIN 32
 
-/* Queue a frame. `owner`: the exact bytes object that `data` is the content of, or NULL. 0, or -1 with MemoryError set.
- */
+/* Queue a frame. `owner`: an object that keeps `data` as it is, or NULL. 0, or -1 with MemoryError set. */
 static int put_frame(bolide_conn *c, int opcode, bool compressed, const char *data, size_t len, PyObject *owner) {
     bolide_stream *s = &c->stream;
     if (len + BOLIDE_WS_OUT_HEADER_MAX <= BOLIDE_RESERVE_MAX) {
@@ -29,7 +30,24 @@ static int put_frame(bolide_conn *c, int opcode, bool compressed, const char *da
     if (bolide_stream_write(s, header, used) < 0) {
         return -1;
     }
-    return owner != NULL ? bolide_stream_write_object(s, owner) : bolide_stream_write(s, data, len);
+    return owner != NULL ? bolide_stream_write_owned(s, data, len, owner) : bolide_stream_write(s, data, len);
+}
+
+/* A frame as a bytes object, or NULL with MemoryError set. */
+static PyObject *make_frame(int opcode, bool compressed, const char *data, size_t len) {
+    char header[BOLIDE_WS_OUT_HEADER_MAX];
+    size_t used = bolide_ws_frame_header(header, opcode, compressed, len);
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(used + len));
+    if (frame != NULL) {
+        memcpy(PyBytes_AS_STRING(frame), header, used);
+        memcpy(PyBytes_AS_STRING(frame) + used, data, len);
+    }
+    return frame;
+}
+
+/* Queue what make_frame() has made. 0, or -1 with MemoryError set. */
+static int put_made(bolide_conn *c, PyObject *frame) {
+    return bolide_stream_write_owned(&c->stream, PyBytes_AS_STRING(frame), (size_t)PyBytes_GET_SIZE(frame), frame);
 }
 
 void bolide_ws_put_control(bolide_conn *c, int opcode, const char *data, size_t len) {
@@ -91,24 +109,41 @@ static void trim_scratch(bolide_ws_config *config) {
     }
 }
 
-/* The same message goes to one peer after the other: compress it once, without the history of any of them. Sets
- * config->shared if `message` was the last one, for another peer. */
-static void share(bolide_conn *c, PyObject *message, const char *data, size_t len) {
+/* Is it the message that was sent before, to another peer? If not, it is the last one from now on. Messages of equal
+ * content count as the same where it is worth the look (`by_content`): those that were serialised anew for each peer.
+ */
+static bool is_repeated(bolide_conn *c, PyObject *message, const char *data, size_t len, bool by_content) {
+    bolide_ws_config *config = bolide_ws_of(c)->config;
+    PyObject *last = config->last;
+    bool same = message == last;
+    if (!same && by_content && last != NULL && Py_IS_TYPE(last, Py_TYPE(message))) {
+        Py_ssize_t last_len = PyBytes_Check(last) ? PyBytes_GET_SIZE(last) : -1;
+        const char *text = last_len < 0 ? PyUnicode_AsUTF8AndSize(last, &last_len) : PyBytes_AS_STRING(last);
+        same = (size_t)last_len == len && memcmp(text, data, len) == 0; /* its UTF-8 is there since it was sent */
+    }
+    if (same) {
+        return c != config->last_conn;
+    }
+    bool immutable = PyBytes_CheckExact(message) || PyUnicode_CheckExact(message);
+    bool keep = immutable && len <= (by_content ? COMPRESSED_MAX : SHARED_MAX);
+    Py_CLEAR(config->frame);
+    Py_CLEAR(config->compressed);
+    Py_XSETREF(config->last, keep ? Py_NewRef(message) : NULL);
+    config->last_conn = c;
+    return false;
+}
+
+/* Set config->compressed, a frame made without the history of any peer, if there is memory for it. */
+static void compress_for_many(bolide_conn *c, int opcode, const char *data, size_t len) {
     bolide_ws *ws = bolide_ws_of(c);
     bolide_ws_config *config = ws->config;
-    if (message != config->last) {
-        bool immutable = PyBytes_CheckExact(message) || PyUnicode_CheckExact(message);
-        Py_CLEAR(config->shared);
-        Py_XSETREF(config->last, immutable && len <= SHARED_MAX ? Py_NewRef(message) : NULL);
-        config->last_conn = c;
-    } else if (config->shared == NULL && c != config->last_conn) {
-        bolide_deflate *deflate = bolide_deflate_new(bolide_deflate_get_params(ws->deflate));
-        size_t size = compress(config, deflate, data, len);
-        config->shared = size > 0 ? PyBytes_FromStringAndSize(config->scratch, (Py_ssize_t)size) : NULL;
-        config->shared_bits = bolide_deflate_get_params(ws->deflate)->server_bits;
-        bolide_deflate_free(deflate);
-        PyErr_Clear(); /* it goes without */
-    }
+    const bolide_deflate_params *params = bolide_deflate_get_params(ws->deflate);
+    bolide_deflate *deflate = bolide_deflate_new(params);
+    size_t size = compress(config, deflate, data, len);
+    config->compressed = size > 0 ? make_frame(opcode, true, config->scratch, size) : NULL;
+    config->window_bits = params->server_bits;
+    bolide_deflate_free(deflate);
+    PyErr_Clear();
 }
 
 /* Send a compressed message. 0, or -1 with MemoryError set: the connection can't be used any more. */
@@ -116,12 +151,16 @@ static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t l
     bolide_ws *ws = bolide_ws_of(c);
     bolide_ws_config *config = ws->config;
     int result = -1;
-    share(c, message, data, len);
-    if (config->shared != NULL && config->shared_bits <= bolide_deflate_get_params(ws->deflate)->server_bits) {
-        PyObject *shared = Py_NewRef(config->shared);
+    bool repeated = is_repeated(c, message, data, len, true);
+    if (repeated && config->compressed == NULL) {
+        compress_for_many(c, opcode, data, len);
+    }
+    if (repeated && config->compressed != NULL &&
+        config->window_bits <= bolide_deflate_get_params(ws->deflate)->server_bits) {
+        PyObject *frame = Py_NewRef(config->compressed);
         bolide_deflate_forget(ws->deflate);
-        result = put_frame(c, opcode, true, PyBytes_AS_STRING(shared), (size_t)PyBytes_GET_SIZE(shared), shared);
-        Py_DECREF(shared);
+        result = put_made(c, frame);
+        Py_DECREF(frame);
     } else {
         size_t size = compress(config, ws->deflate, data, len);
         result = size > 0 ? put_frame(c, opcode, true, config->scratch, size, NULL) : -1;
@@ -133,12 +172,25 @@ static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t l
     return result;
 }
 
-/* `message` is the object whose content `data` is. */
+/* `message` is the object whose content `data` is. 0, or -1 with MemoryError set. */
 static int put_message(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *message) {
-    if (bolide_ws_of(c)->deflate != NULL && len >= COMPRESS_MIN) {
+    bolide_ws *ws = bolide_ws_of(c);
+    bolide_ws_config *config = ws->config;
+    if (ws->deflate != NULL && len >= COMPRESS_MIN) {
         return put_compressed(c, opcode, data, len, message);
     }
-    return put_frame(c, opcode, false, data, len, PyBytes_CheckExact(message) ? message : NULL);
+    bool immutable = PyBytes_CheckExact(message) || PyUnicode_Check(message);
+    if (!immutable || len > SHARED_MAX || !is_repeated(c, message, data, len, false)) {
+        return put_frame(c, opcode, false, data, len, immutable ? message : NULL);
+    }
+    PyObject *frame = config->frame;
+    if (frame == NULL && (frame = config->frame = make_frame(opcode, false, data, len)) == NULL) {
+        return -1;
+    }
+    Py_INCREF(frame);
+    int result = put_made(c, frame);
+    Py_DECREF(frame);
+    return result;
 }
 
 int bolide_ws_send(bolide_conn *c, PyObject *message) {

@@ -436,3 +436,23 @@ def test_broadcast_with_compression(server):
             inflaters.pop()
     for ws in peers:
         ws.close()
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_broadcast_of_all_sizes(server, opcode):
+    """What goes to many is framed once, whatever each of them has agreed upon; equal messages count as one."""
+    offers = [[], DEFLATE, [], [("Sec-WebSocket-Extensions", "permessage-deflate; server_max_window_bits=9")], []]
+    peers = [WebSocket(server, "/ws-broadcast-copies", offer) for offer in offers]
+    inflaters = [Deflate() for _ in peers]
+    for ws in peers:
+        assert ws.recv_text() == "joined"
+    for size in (1, 31, 100, 125, 126, 1000, 1024, 1025, 2040, 5000, 16384, 16385, 70000):
+        payload = ("\u00e9" * (size // 2) + "e" * (size % 2)).encode() if opcode == TEXT else pattern(size)
+        peers[size % len(peers)].send(opcode, payload)
+        for ws, inflater in zip(peers, inflaters, strict=True):
+            for _ in range(20):
+                frame = ws.recv()
+                received = inflater.decompress(frame.payload) if frame.rsv1 else frame.payload
+                assert (frame.opcode, received) == (opcode, payload)
+    for ws in peers:
+        ws.close()

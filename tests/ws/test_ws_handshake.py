@@ -257,3 +257,15 @@ def test_limit_of_concurrency(serve):
             connection.send_request("GET", "/ws-echo", handshake_fields())
             assert connection.read_response().status == 503
         ws.close()
+
+
+def test_scopes_are_independent(server):
+    """Whatever an application does to its scope, the next one is as it should be."""
+    seen = []
+    for _ in range(3):
+        with WebSocket(server, "/ws-spoil-scope") as ws:
+            seen.append(ast.literal_eval(ws.recv_text()))
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0]["path"] == "/ws-spoil-scope"
+    assert (seen[0]["asgi"]["version"], seen[0]["extensions"]) == ("3.0", {"websocket.http.response": {}})
+    assert (seen[0]["subprotocols"], seen[0]["state"]) == ([], {"opened": "at startup"})

@@ -344,3 +344,40 @@ async def ws_broadcast(scope, receive, send):
                     await peer(answer)
     finally:
         PEERS.remove(send)
+
+
+@route
+async def ws_broadcast_copies(scope, receive, send):
+    """Send each message to all, 20 times in one step: every other time an equal object made anew for each."""
+    await accept(receive, send)
+    PEERS.append(send)
+    await send({"type": "websocket.send", "text": "joined"})
+    try:
+        while (message := await receive())["type"] == "websocket.receive":
+            key = "text" if "text" in message else "bytes"
+            for number in range(20):
+                for peer in PEERS:
+                    payload = message[key]
+                    if number % 2:
+                        payload = "".join(payload) if key == "text" else bytes(bytearray(payload))
+                    with contextlib.suppress(OSError):
+                        await peer({"type": "websocket.send", key: payload})
+    finally:
+        PEERS.remove(send)
+
+
+@route
+async def ws_spoil_scope(scope, receive, send):
+    """Say what the scope has, once it was changed in every way that an application should not."""
+    before = repr({key: value for key, value in scope.items() if key not in ("client", "headers")})
+    for name in ("asgi", "extensions", "state"):
+        scope[name].clear()
+        scope[name].update({f"{name} {number}": number for number in range(40)})
+    scope["subprotocols"].append("spoiled")
+    del scope["path"]
+    scope.update({f"key {number}": number for number in range(40)})
+    await accept(receive, send)
+    await send({"type": "websocket.send", "text": before})
+    assert list(scope)[-1] == "key 39" and "path" not in scope
+    assert scope["key 7"] == 7 and scope["asgi"]["asgi 39"] == 39 and scope["type"] == "websocket"
+    await receive()
