@@ -6,11 +6,14 @@ whether or not the load generator keeps the server busy.
 """
 
 import argparse
+import base64
+import os
 import resource
 import socket
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from .process import Process, ProcessError, free_port
 
 CONNECTIONS = 64
 IDLE_CONNECTIONS = 5000
+IDLE_WEBSOCKETS = 10000
+BROADCAST_PEERS = 5000
 WARM_UP_SECONDS = 0.4
 
 
@@ -30,7 +35,7 @@ class Row:
     title: str
     app: str
     path: str = "/"
-    kind: str = "http"  # or websocket, idle
+    kind: str = "http"  # or websocket, broadcast, broadcast-compressed, idle, idle-websocket
     method: str = "GET"
     size: int = 0  # bytes of the request body or the message
     limit: bool = False  # the floor knows this work
@@ -66,14 +71,14 @@ ROWS = {
         "raw:websocket_echo",
         kind="websocket",
         size=32,
-        targets={"uvicorn": 0.55, "uvicorn-zig": 0.60},
+        targets={"uvicorn": 0.55, "uvicorn-zig": 0.60, "socketify": 0.80},
     ),
     "ws1k": Row(
         "WebSocket echo 1 KiB",
         "raw:websocket_echo",
         kind="websocket",
         size=1024,
-        targets={"uvicorn": 0.55, "uvicorn-zig": 0.60},
+        targets={"uvicorn": 0.55, "uvicorn-zig": 0.60, "socketify": 0.80},
     ),
     "ws64k": Row(
         "WebSocket echo 64 KiB",
@@ -82,7 +87,21 @@ ROWS = {
         size=65536,
         targets={"uvicorn": 0.70, "uvicorn-zig": 0.60},
     ),
+    "broadcast": Row(
+        "WebSocket broadcast of 1 KiB to 5,000 peers that offer compression",
+        "raw:websocket_broadcast",
+        kind="broadcast-compressed",
+        size=1024,
+        targets={"uvicorn": 0.25},
+    ),
+    "broadcast-plain": Row(
+        "WebSocket broadcast of 1 KiB to 5,000 peers, uncompressed",
+        "raw:websocket_broadcast",
+        kind="broadcast",
+        size=1024,
+    ),
     "idle": Row("KiB an idle connection", "raw:hello", kind="idle", limit=True, ceiling=1.0),
+    "wsidle": Row("KiB an idle WebSocket", "raw:websocket_echo", kind="idle-websocket", ceiling=2.0),
 }
 
 # The packages a server needs beyond those that are always installed.
@@ -121,7 +140,8 @@ class Contestants:
         if server == "granian":
             command = [self.env.command("granian"), "--interface", "asgi", "--loop", "uvloop", "--workers", "1"]
             # By default it holds no more connections than its backlog.
-            command += ["--backlog", str(2 * IDLE_CONNECTIONS)] if row.kind == "idle" else []
+            many = row.kind.startswith(("idle", "broadcast"))
+            command += ["--backlog", str(2 * IDLE_WEBSOCKETS)] if many else []
             return [*command, "--log-level", "warning", *address, row.app]
         if server == "socketify":
             return [python, "-m", "socketify", row.app, *address, "--interface", "asgi", "--disable-listen-log", "True"]
@@ -173,12 +193,27 @@ def _exchange(client: socket.socket) -> None:
         received += piece
 
 
-def _open_idle(port: int, count: int) -> list[socket.socket]:
+def _upgrade(client: socket.socket) -> None:
+    """Make it a WebSocket."""
+    key = base64.b64encode(os.urandom(16))
+    fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key
+    client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\n" + fields + b"\r\n\r\n")
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        piece = client.recv(65536)
+        if not piece:
+            raise ProcessError("closed a WebSocket early")
+        received += piece
+    if not received.startswith(b"HTTP/1.1 101 "):
+        raise ProcessError(f"refused a WebSocket: {received[:32]!r}")
+
+
+def _open_idle(port: int, count: int, begin: Callable[[socket.socket], None]) -> list[socket.socket]:
     clients = []
     try:
         for _ in range(count):
             clients.append(socket.create_connection(("127.0.0.1", port), 5))
-            _exchange(clients[-1])
+            begin(clients[-1])
     except OSError as error:
         for client in clients:
             client.close()
@@ -186,18 +221,20 @@ def _open_idle(port: int, count: int) -> list[socket.socket]:
     return clients
 
 
-def idle_kibibytes(server: Process, port: int) -> float:
-    """Resident KiB that each of many connections adds which had one request each and are kept alive."""
-    for client in _open_idle(port, 200):
+def idle_kibibytes(server: Process, port: int, websockets: bool) -> float:
+    """Resident KiB that each of many connections adds which had one request each and are kept alive; or which are
+    WebSockets, and their application waits for a message."""
+    begin, count = (_upgrade, IDLE_WEBSOCKETS) if websockets else (_exchange, IDLE_CONNECTIONS)
+    for client in _open_idle(port, 200, begin):
         client.close()
     time.sleep(0.3)
     before = server.resident_bytes()
-    clients = _open_idle(port, IDLE_CONNECTIONS)
+    clients = _open_idle(port, count, begin)
     after = server.resident_bytes()
     for client in clients:
         client.close()
     server.check()
-    return (after - before) / 1024 / IDLE_CONNECTIONS
+    return (after - before) / 1024 / count
 
 
 @dataclass
@@ -241,7 +278,7 @@ class Run:
             except ProcessError as error:
                 result.error = str(error)
         try:
-            for number in range(1 if row.kind == "idle" else self.options.rounds):
+            for number in range(1 if row.kind.startswith("idle") else self.options.rounds):
                 order = list(running)
                 turn = number % len(order) if order else 0
                 for server in order[turn:] + order[:turn]:
@@ -258,8 +295,8 @@ class Run:
     def _measure(self, row: Row, server: str, process: Process, port: int, result: Result, warm_up: bool) -> None:
         process.resume()
         try:
-            if row.kind == "idle":
-                result.samples.append({"cpu_us": idle_kibibytes(process, port)})
+            if row.kind.startswith("idle"):
+                result.samples.append({"cpu_us": idle_kibibytes(process, port, row.kind == "idle-websocket")})
                 return
             if warm_up:
                 self._load(row, process, port, WARM_UP_SECONDS)
@@ -271,10 +308,10 @@ class Run:
             process.suspend()
 
     def _load(self, row: Row, process: Process, port: int, seconds: float) -> generators.Sample:
-        connections = self.options.connections
-        if row.kind == "websocket":
+        connections = BROADCAST_PEERS if row.kind.startswith("broadcast") else self.options.connections
+        if row.kind != "http":
             return generators.measure_pingpong(
-                self.pingpong, process, self.load_core, "websocket", "127.0.0.1", port, connections, row.size, seconds
+                self.pingpong, process, self.load_core, row.kind, "127.0.0.1", port, connections, row.size, seconds
             )
         url = f"http://127.0.0.1:{port}{row.path}"
         return generators.measure_http(process, self.load_core, url, seconds, connections, row.method, row.size)
@@ -340,7 +377,7 @@ def _cells(server: str, result: Result, results: dict[str, Result]) -> list[str]
 def text_report(results: dict[str, dict[str, Result]]) -> str:
     parts = []
     for name, row in results.items():
-        unit = "KiB" if ROWS[name].kind == "idle" else "CPU us"
+        unit = "KiB" if ROWS[name].kind.startswith("idle") else "CPU us"
         header = [ROWS[name].title, unit, "x uvicorn", "x limit", "a second", "p99 ms", ""]
         lines = [report.text_table(header, [_cells(server, result, row) for server, result in row.items()])]
         lines += [f"{server}: {result.error}" for server, result in row.items() if result.error]
@@ -415,7 +452,7 @@ def parse_arguments(arguments: list[str] | None):
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, IDLE_CONNECTIONS * 2)), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, IDLE_WEBSOCKETS + 500)), hard))
     try:
         generators.find_wrk()
         optional = [package for server in options.servers for package in NEEDS.get(server, [])]

@@ -1,6 +1,7 @@
 """ASGI applications without a framework, one a row of the table, so that the server is all that is measured."""
 
 import asyncio
+import random
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 BINARY = (b"content-type", b"application/octet-stream")
@@ -69,3 +70,33 @@ async def websocket_echo(scope, receive, send):
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+PEERS = {}
+WORDS = [
+    f"{prefix}{suffix}" for prefix in ("bo", "ke", "lum", "sta", "wi") for suffix in ("der", "lide", "n", "ry", "s")
+]
+RANDOM = random.Random(1)
+
+
+def chat_message(size: int) -> str:
+    """Text of `size` characters that is new each time, and about as compressible as what people write."""
+    return " ".join(RANDOM.choices(WORDS, k=size // 4))[:size]
+
+
+async def websocket_broadcast(scope, receive, send):
+    """For each message that any peer sends, send one of its size to all."""
+    assert scope["type"] in ("websocket", "http")
+    if scope["type"] == "http":
+        await hello(scope, receive, send)
+        return
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    PEERS[send] = None
+    try:
+        while (message := await receive())["type"] == "websocket.receive":
+            text = chat_message(len(message["bytes"]))
+            for peer in list(PEERS):
+                await peer({"type": "websocket.send", "text": text})
+    finally:
+        del PEERS[send]

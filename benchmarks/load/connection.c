@@ -58,7 +58,7 @@ int connection_open(connection_t *connection, const exchange_t *exchange) {
     if (exchange->kind == KIND_TLS && tls_open(connection) < 0) {
         return -1;
     }
-    if (exchange->kind == KIND_WEBSOCKET && websocket_open(connection, exchange) < 0) {
+    if (exchange->kind >= KIND_WEBSOCKET && websocket_open(connection, exchange) < 0) {
         return -1;
     }
     return fcntl(connection->fd, F_SETFL, fcntl(connection->fd, F_GETFL) | O_NONBLOCK);

@@ -9,7 +9,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-typedef enum { KIND_TCP, KIND_UNIX, KIND_UDP, KIND_TLS, KIND_WEBSOCKET } connection_kind_t;
+typedef enum {
+    KIND_TCP,
+    KIND_UNIX,
+    KIND_UDP,
+    KIND_TLS,
+    KIND_WEBSOCKET,
+    KIND_BROADCAST,            /* WebSockets, of which one sends and all receive */
+    KIND_BROADCAST_COMPRESSED, /* ... that offer permessage-deflate, as browsers do */
+} connection_kind_t;
 
 /* What all connections of a run have in common. */
 typedef struct {
@@ -30,6 +38,11 @@ typedef struct {
     size_t received;  /* bytes of the reply that arrived */
     uint64_t started; /* monotonic nanoseconds at which the message began to leave */
     bool verified;    /* one whole reply was compared with what was expected */
+
+    /* Of a broadcast: the frame that is being read. */
+    unsigned char header[10];
+    size_t header_length;  /* bytes of it that are there */
+    uint64_t payload_left; /* bytes that must still come */
 } connection_t;
 
 typedef enum {

@@ -6,8 +6,12 @@
  * one line of JSON. It is one thread and no Python, so that one core of it outruns any Python server on another.
  *
  * Usage: pingpong tcp|unix|udp|tls|websocket HOST PORT CONNECTIONS SIZE SECONDS
+ *        pingpong broadcast|broadcast-compressed HOST PORT CONNECTIONS SIZE SECONDS
  *        for unix, HOST is the path of the socket and PORT is not looked at
+ *        for a broadcast, one connection sends and all must get a message of whatever content; each counts, and the
+ *        latency is that of the last one
  */
+#include "broadcast.h"
 #include "connection.h"
 
 #include <errno.h>
@@ -31,6 +35,7 @@ typedef struct {
     int epoll;
     uint64_t deadline; /* monotonic nanoseconds */
     uint64_t messages; /* whole replies */
+    uint64_t samples;  /* latencies counted */
     uint64_t failed;   /* connections that ended early */
     uint64_t lost;     /* datagrams sent again */
     uint32_t latencies[LATENCY_BUCKETS];
@@ -71,6 +76,11 @@ static int open_all(run_t *run) {
     return 0;
 }
 
+static void count_latency(run_t *run, uint64_t started) {
+    uint64_t microseconds = (clock_now() - started) / 1000;
+    run->latencies[microseconds < LATENCY_BUCKETS ? microseconds : LATENCY_BUCKETS - 1]++;
+}
+
 static void fail(run_t *run, connection_t *connection) {
     run->failed++;
     connection_close(connection);
@@ -88,9 +98,9 @@ static void on_event(run_t *run, connection_t *connection) {
         fail(run, connection);
         return;
     }
-    uint64_t microseconds = (clock_now() - connection->started) / 1000;
-    run->latencies[microseconds < LATENCY_BUCKETS ? microseconds : LATENCY_BUCKETS - 1]++;
+    count_latency(run, connection->started);
     run->messages++;
+    run->samples++;
     /* The answer to what is sent now makes a new edge, so there is nothing to read before it. */
     if (connection_send(connection, &run->exchange) < 0) {
         fail(run, connection);
@@ -134,9 +144,22 @@ static int exchange_messages(run_t *run) {
     return 0;
 }
 
+static int exchange_broadcasts(run_t *run) {
+    do {
+        ssize_t count = broadcast_round(run->connections, run->count, run->epoll, &run->exchange);
+        if (count < 0) {
+            return -1;
+        }
+        count_latency(run, run->connections[0].started);
+        run->messages += (uint64_t)count;
+        run->samples++;
+    } while (clock_now() < run->deadline);
+    return 0;
+}
+
 /* The latency in microseconds under which `share` of all messages stayed. */
 static size_t percentile(const run_t *run, double share) {
-    uint64_t wanted = (uint64_t)((double)run->messages * share);
+    uint64_t wanted = (uint64_t)((double)run->samples * share);
     uint64_t seen = 0;
     size_t i = 0;
     while (i < LATENCY_BUCKETS - 1 && (seen += run->latencies[i]) <= wanted) {
@@ -146,8 +169,8 @@ static size_t percentile(const run_t *run, double share) {
 }
 
 static int kind_named(const char *name) {
-    static const char *const names[] = {"tcp", "unix", "udp", "tls", "websocket"};
-    for (int i = 0; i < 5; i++) {
+    static const char *const names[] = {"tcp", "unix", "udp", "tls", "websocket", "broadcast", "broadcast-compressed"};
+    for (int i = 0; i < 7; i++) {
         if (strcmp(name, names[i]) == 0) {
             return i;
         }
@@ -160,7 +183,8 @@ int main(int argc, char **argv) {
     run_t *run = calloc(1, sizeof(*run));
     int kind = argc == 7 ? kind_named(argv[1]) : -1;
     if (kind < 0 || run == NULL) {
-        fprintf(stderr, "usage: pingpong tcp|unix|udp|tls|websocket HOST PORT CONNECTIONS SIZE SECONDS\n");
+        fprintf(stderr, "usage: pingpong tcp|unix|udp|tls|websocket|broadcast|broadcast-compressed HOST PORT "
+                        "CONNECTIONS SIZE SECONDS\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
@@ -168,7 +192,7 @@ int main(int argc, char **argv) {
     run->count = strtoul(argv[4], NULL, 10);
     size_t size = strtoul(argv[5], NULL, 10);
     double seconds = strtod(argv[6], NULL);
-    int rc = kind == KIND_WEBSOCKET ? websocket_frames(&run->exchange, size) : echo_bytes(&run->exchange, size);
+    int rc = kind >= KIND_WEBSOCKET ? websocket_frames(&run->exchange, size) : echo_bytes(&run->exchange, size);
     if (run->count == 0 || size == 0 || rc < 0 || open_all(run) < 0) {
         return 1;
     }
@@ -179,7 +203,7 @@ int main(int argc, char **argv) {
     }
     uint64_t start = clock_now();
     run->deadline = start + (uint64_t)(seconds * 1e9);
-    if (exchange_messages(run) < 0) {
+    if ((kind >= KIND_BROADCAST ? exchange_broadcasts(run) : exchange_messages(run)) < 0) {
         return 1;
     }
     printf("{\"messages\": %llu, \"seconds\": %.6f, \"p50_us\": %zu, \"p99_us\": %zu, \"failed\": %llu, "

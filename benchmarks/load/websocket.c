@@ -65,8 +65,11 @@ int websocket_open(connection_t *connection, const exchange_t *exchange) {
                           "Connection: Upgrade\r\n"
                           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                           "Sec-WebSocket-Version: 13\r\n"
-                          "\r\n",
-                          exchange->path, exchange->host, exchange->port);
+                          "%s\r\n",
+                          exchange->path, exchange->host, exchange->port,
+                          exchange->kind == KIND_BROADCAST_COMPRESSED
+                              ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+                              : "");
     if (send(connection->fd, text, (size_t)length, MSG_NOSIGNAL) != length) {
         perror("pingpong: send");
         return -1;
