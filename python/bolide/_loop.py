@@ -18,9 +18,10 @@ import threading
 import weakref
 from asyncio import base_events, constants, events, sslproto
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from . import _core
+from . import _core, _resolver
 
 if TYPE_CHECKING:
     from .options import ServeOptions
@@ -78,6 +79,8 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         def _make_self_pipe(self) -> None: ...
         def _close_self_pipe(self) -> None: ...
         def _check_running(self) -> None: ...
+        def _check_default_executor(self) -> None: ...
+        def _getaddrinfo_debug(self, *args: Any) -> Any: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
 
     def __init__(self) -> None:
@@ -85,6 +88,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         # The running CPython's own, for whatever it keeps on a loop; a real selector would have no work here.
         watched: Any = _WatchedDescriptors(self)
         super(_core.Loop, self).__init__(watched)
+        self._resolver: ThreadPoolExecutor | None = None
         _open_loops.add(self)
 
     def __repr__(self) -> str:
@@ -139,7 +143,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         if self._after_fork():
             self._close_self_pipe()
             self._make_self_pipe()
-            self._default_executor = None  # its threads are in the parent alone
+            self._default_executor = self._resolver = None  # their threads are in the parent alone
 
     # --- closing ------------------------------------------------------------------------------------------------------
 
@@ -161,6 +165,8 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         self._close_self_pipe()
         self._selector = None
         base_events.BaseEventLoop.close(self)
+        if self._resolver is not None:
+            self._resolver.shutdown(wait=False, cancel_futures=True)
         self._close()
 
     # --- servers and connections --------------------------------------------------------------------------------------
@@ -205,6 +211,38 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     def _stop_serving(self, sock: socket.socket) -> None:
         self._stop_listening(sock)
         super()._stop_serving(sock)  # type: ignore[misc]
+
+    async def getaddrinfo(
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        """Resolve an address; see asyncio.loop.getaddrinfo.
+
+        A numeric one takes no thread; others are looked up in threads kept for that.
+        """
+        self._check_closed()
+        addresses = _resolver.resolve_numeric(host, port, family, type, proto, flags)
+        if addresses is None:
+            lookup = self._getaddrinfo_debug if self.get_debug() else socket.getaddrinfo
+            addresses = await self._resolve(lookup, host, port, family, type, proto, flags)
+        return addresses
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """Look up the names of an address; see asyncio.loop.getnameinfo."""
+        names: tuple[str, str] = await self._resolve(socket.getnameinfo, sockaddr, flags)
+        return names
+
+    async def _resolve(self, lookup: Callable[..., Any], *args: Any) -> Any:
+        self._check_default_executor()
+        if self._resolver is None:
+            self._resolver = _resolver.new_pool()
+        return await self.run_in_executor(self._resolver, lookup, *args)
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
         """Receive a datagram; see asyncio.loop.sock_recvfrom."""
