@@ -153,9 +153,10 @@ static PyObject *attempt(sock_op *op, int fd) {
     errno = 0;
     switch (op->kind) {
     case SOCK_RECV:
-        return receive(op, fd);
+        return op->size > 0 ? receive(op, fd) : Py_NewRef(op->loop->st->empty_bytes);
     case SOCK_RECV_INTO: {
-        ssize_t got = recv(fd, op->view.buf, (size_t)op->view.len, MSG_DONTWAIT);
+        /* As the socket module: where nothing fits, nothing is waited for. */
+        ssize_t got = op->view.len > 0 ? recv(fd, op->view.buf, (size_t)op->view.len, MSG_DONTWAIT) : 0;
         return got < 0 ? NULL : PyLong_FromSsize_t(got);
     }
     default:

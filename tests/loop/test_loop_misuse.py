@@ -18,12 +18,13 @@ MONKEY = Path(__file__).with_name("monkey.py")
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_monkey_at_the_keyboard(seed):
+def test_a_monkey_at_the_keyboard(seed, tmp_path):
     """Thousands of random calls. A failure names the seed; BOLIDE_MONKEY_SECONDS gives it more time."""
     seconds = float(os.environ.get("BOLIDE_MONKEY_SECONDS", "2"))
     seed = int(os.environ.get("BOLIDE_MONKEY_SEED", "0")) + seed
     command = [sys.executable, str(MONKEY), LOOP, str(seed), str(seconds)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 50, check=False)
+    options = {"capture_output": True, "text": True, "timeout": seconds + 50, "cwd": tmp_path}
+    result = subprocess.run(command, check=False, **options)
     assert result.returncode == 0, f"seed {seed}: {result.stderr}"
     assert int(result.stdout.splitlines()[-1].split()[0]) > 100  # odd calls may print, too
 
