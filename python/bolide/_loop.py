@@ -127,6 +127,11 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         except ValueError:  # a sub-interpreter
             return None
 
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+        """Call callback(*args) whenever the signal comes; see asyncio.loop.add_signal_handler."""
+        super().add_signal_handler(sig, callback, *args)
+        self._claim_wakeup_fd()  # which asyncio has done too, but so that each signal of a storm is complained of
+
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove the handler of a signal; see asyncio.loop.remove_signal_handler."""
         removed: bool = super().remove_signal_handler(sig)
@@ -483,5 +488,7 @@ def run(main: Any, *, debug: bool | None = None, **options: Any) -> Any:
         if asyncio.iscoroutine(main):
             main.close()
         raise TypeError(f"run() of a coroutine takes no {', '.join(options)}")
+    if events._get_running_loop() is not None:
+        raise RuntimeError("bolide.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
         return runner.run(main)
