@@ -59,7 +59,7 @@ for version in $pythons; do
         mount --rbind /dev "$ROOT/dev"
         mount -t tmpfs tmpfs "$ROOT/tmp"
         exec chroot "$ROOT" sh -euc "cd /srv/bolide && export PYTHON=python$VERSION && make test &&
-            ARGS=\"--loop bolide\" make conformance-cpython"
+            make conformance-cpython ARGS=\"--loop bolide\""
     ' || status=1
     system=1
 done
