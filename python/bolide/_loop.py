@@ -55,15 +55,15 @@ class _KeptOpen:
     __slots__ = ("_sock",)
 
     def __init__(self, sock: Any) -> None:
-        self._sock = sock if isinstance(sock, socket.socket) else None
+        self._sock = sock if isinstance(getattr(sock, "_io_refs", None), int) else None
 
     def __enter__(self) -> None:
         if self._sock is not None:
-            self._sock._io_refs += 1  # type: ignore[attr-defined]
+            self._sock._io_refs += 1
 
     def __exit__(self, *exc_info: object) -> None:
         if self._sock is not None:
-            self._sock._decref_socketios()  # type: ignore[attr-defined]
+            self._sock._decref_socketios()
 
 
 class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
