@@ -67,8 +67,8 @@ typedef struct bolide_state {
 
     struct bolide_asgi_state *asgi; /* the server's part; NULL until its init has run */
 
-    struct bolide_handle *free_handles; /* memory for Handle and TimerHandle, linked through `loop` */
-    int free_handle_count;
+    struct bolide_handle *free_handles[2]; /* memory for Handle and for TimerHandle, linked through `loop` */
+    int free_handle_count;                 /* of both */
     int handle_nesting;                   /* handles whose deallocation is under way, one within the other */
     struct bolide_handle *doomed_handles; /* dead ones whose deallocation waits for that to end */
 

@@ -6,9 +6,18 @@
 
 enum {
     HANDLE_RUNNING = 1 << 8, /* inside bolide_handle_run(): callback and arguments stay */
+    HANDLE_HIDDEN = 1 << 9,  /* nobody else has seen the context: the garbage collector does not know it */
 };
 
-#define KEPT_MAX 1024
+/* Memory kept for new handles: by a loop that has nothing to do, and by one that is at work. A burst that gives its
+ * memory back finds fresh pages of the system's the next time, which cost more than all else. */
+#define KEPT_IDLE 1024
+#define KEPT_BUSY (128 * 1024)
+
+/* From so many scheduled handles on, the contexts of further ones are hidden: each stays for a while, and the collector
+ * would look at it again and again. */
+#define CROWD 256
+
 /* Handles that free each other: how deep that goes before it goes on without recursion. */
 #define NESTED_MAX 32
 
@@ -20,35 +29,66 @@ static inline bolide_timer *as_timer(bolide_handle *h) {
     return (bolide_timer *)h;
 }
 
-/* --- memory: a freelist of timers' size for both types ---------------------------------------- */
+/* --- memory: a freelist for each of the two sizes --------------------------------------------- */
 
-static bolide_handle *allocate(bolide_state *st, PyTypeObject *type) {
-    bolide_handle *h = st->free_handles;
+static bolide_handle *allocate(bolide_state *st, bool timer) {
+    PyTypeObject *type = timer ? st->TimerHandleType : st->HandleType;
+    bolide_handle *h = st->free_handles[timer];
     if (h == NULL) {
         return (bolide_handle *)_PyObject_New(type);
     }
-    st->free_handles = (bolide_handle *)h->loop;
+    st->free_handles[timer] = (bolide_handle *)h->loop;
     st->free_handle_count--;
     return (bolide_handle *)PyObject_Init((PyObject *)h, type);
 }
 
 static void keep_or_free(bolide_state *st, bolide_handle *h) {
-    if (st->free_handle_count < KEPT_MAX && st->HandleType != NULL) {
-        h->loop = (struct bolide_loop *)st->free_handles;
-        st->free_handles = h;
+    if (st->free_handle_count < KEPT_BUSY && st->HandleType != NULL) {
+        bool timer = h->flags & BOLIDE_HANDLE_TIMER;
+        h->loop = (struct bolide_loop *)st->free_handles[timer];
+        st->free_handles[timer] = h;
         st->free_handle_count++;
     } else {
         PyObject_Free(h);
     }
 }
 
-void bolide_handle_free_kept(bolide_state *st) {
-    while (st->free_handles != NULL) {
-        bolide_handle *h = st->free_handles;
-        st->free_handles = (bolide_handle *)h->loop;
-        PyObject_Free(h);
+static void free_down_to(bolide_state *st, int count) {
+    for (int timer = 0; timer < 2; timer++) {
+        while (st->free_handle_count > count && st->free_handles[timer] != NULL) {
+            bolide_handle *h = st->free_handles[timer];
+            st->free_handles[timer] = (bolide_handle *)h->loop;
+            st->free_handle_count--;
+            PyObject_Free(h);
+        }
     }
-    st->free_handle_count = 0;
+}
+
+void bolide_handle_trim_kept(bolide_state *st) {
+    free_down_to(st, KEPT_IDLE);
+}
+
+void bolide_handle_free_kept(bolide_state *st) {
+    free_down_to(st, 0);
+}
+
+/* --- the context ------------------------------------------------------------------------------ */
+
+/* Take the context that was just made for `h` out of the collector's sight, if it may have to wait there for long. As a
+ * handle is no matter of the collector's, it could not be freed before the handle anyway. */
+static void hide_context(bolide_handle *h, bool timer) {
+    if (timer ? h->loop->timers.count >= CROWD : bolide_ring_count(&h->loop->ready) >= CROWD) {
+        PyObject_GC_UnTrack(h->context);
+        h->flags |= HANDLE_HIDDEN;
+    }
+}
+
+/* Before anyone else sees it. */
+static inline void show_context(bolide_handle *h) {
+    if (h->flags & HANDLE_HIDDEN) {
+        h->flags &= ~(uint32_t)HANDLE_HIDDEN;
+        PyObject_GC_Track(h->context);
+    }
 }
 
 /* --- callback and arguments ------------------------------------------------------------------- */
@@ -107,11 +147,12 @@ static int remember_source(bolide_handle *h) {
 bolide_handle *bolide_handle_new(bolide_loop *loop, bool timer, PyObject *callback, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *context) {
     bolide_state *st = loop->st;
-    PyObject *own_context = context != NULL && context != Py_None ? Py_NewRef(context) : PyContext_CopyCurrent();
+    bool given = context != NULL && context != Py_None;
+    PyObject *own_context = given ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (own_context == NULL) {
         return NULL;
     }
-    bolide_handle *h = allocate(st, timer ? st->TimerHandleType : st->HandleType);
+    bolide_handle *h = allocate(st, timer);
     if (h == NULL) {
         Py_DECREF(own_context);
         return NULL;
@@ -127,6 +168,9 @@ bolide_handle *bolide_handle_new(bolide_loop *loop, bool timer, PyObject *callba
         h->flags = BOLIDE_HANDLE_TIMER;
         as_timer(h)->when = 0;
         as_timer(h)->heap_index = -1;
+    }
+    if (!given) {
+        hide_context(h, timer);
     }
     if (set_arguments(h, args, nargs) < 0 || (loop->debug && remember_source(h) < 0)) {
         Py_DECREF(h);
@@ -171,6 +215,7 @@ void bolide_handle_run(bolide_handle *h) {
         return;
     }
     h->flags |= HANDLE_RUNNING;
+    show_context(h);
     PyObject *result = NULL;
     if (PyContext_Enter(h->context) == 0) {
         size_t nargsf = (size_t)h->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET;
@@ -224,7 +269,14 @@ int bolide_handle_traverse(bolide_handle *h, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(h));
     Py_VISIT(h->loop);
     Py_VISIT(h->callback);
-    Py_VISIT(h->context);
+    if (h->flags & HANDLE_HIDDEN) {
+        int stop_code = Py_TYPE(h->context)->tp_traverse(h->context, visit, arg); /* a part of the handle */
+        if (stop_code) {
+            return stop_code;
+        }
+    } else {
+        Py_VISIT(h->context);
+    }
     for (uint32_t i = 0; i < h->nargs; i++) {
         Py_VISIT(arguments(h)[i]);
     }
@@ -234,6 +286,7 @@ int bolide_handle_traverse(bolide_handle *h, visitproc visit, void *arg) {
 static void dispose(bolide_handle *h) {
     PyTypeObject *type = Py_TYPE(h);
     drop_callback(h);
+    show_context(h);
     Py_CLEAR(h->context);
     if (h->debug != NULL) {
         Py_XDECREF(h->debug->source_traceback);
@@ -360,6 +413,7 @@ static PyObject *cancelled(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *get_context(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    show_context((bolide_handle *)self);
     return Py_NewRef(((bolide_handle *)self)->context);
 }
 
@@ -411,14 +465,19 @@ static Py_hash_t timer_hash(PyObject *self) {
 
 static PyMemberDef handle_members[] = {
     {"_callback", T_OBJECT, offsetof(bolide_handle, callback), READONLY, NULL},
-    {"_context", T_OBJECT, offsetof(bolide_handle, context), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(bolide_handle, loop), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_handle, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyObject *get_context_attribute(PyObject *self, void *closure) {
+    (void)closure;
+    return get_context(self, NULL);
+}
+
 static PyGetSetDef handle_getset[] = {
     {"_args", get_args, NULL, NULL, NULL},
+    {"_context", get_context_attribute, NULL, NULL, NULL},
     {"_cancelled", is_cancelled, NULL, NULL, NULL},
     {"_source_traceback", get_source_traceback, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -447,7 +506,7 @@ static PyType_Slot handle_slots[] = {
 
 static PyType_Spec handle_spec = {
     .name = "bolide.Handle",
-    .basicsize = sizeof(bolide_timer), /* as its subtype: both share a freelist */
+    .basicsize = sizeof(bolide_handle),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_BASETYPE,
     .slots = handle_slots,
 };

@@ -5,7 +5,6 @@
 #include "common/state.h"
 
 #define BOLIDE_HANDLE_INLINE_ARGS 3
-#define BOLIDE_HANDLE_FREELIST    1024
 
 enum {
     BOLIDE_HANDLE_CANCELLED = 1,
@@ -25,7 +24,7 @@ typedef struct {
 typedef struct bolide_handle {
     PyObject_HEAD struct bolide_loop *loop; /* strong */
     PyObject *callback;                     /* NULL once cancelled, or run (unless it repeats) */
-    PyObject *context;                      /* contextvars.Context to run in */
+    PyObject *context;                      /* contextvars.Context to run in; hidden from the collector in a crowd */
     PyObject *weakrefs;                     /* also the link of st->doomed_handles */
     bolide_handle_debug *debug;             /* debug mode, else NULL */
     uint32_t nargs;
@@ -59,7 +58,10 @@ void bolide_handle_cancel(bolide_handle *handle);
 /* Visit what `handle` refers to, on behalf of the loop whose only reference it is. */
 int bolide_handle_traverse(bolide_handle *handle, visitproc visit, void *arg);
 
-/* Free the memory that is kept for new handles. */
+/* Free most of the memory that is kept for new handles: a loop has nothing to do. */
+void bolide_handle_trim_kept(bolide_state *st);
+
+/* Free all of it. */
 void bolide_handle_free_kept(bolide_state *st);
 
 int bolide_handle_init(PyObject *module, bolide_state *st);

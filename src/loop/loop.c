@@ -214,6 +214,7 @@ static void poll_kernel(bolide_loop *loop) {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         loop->last_poll = uv_hrtime();
     } else {
+        bolide_handle_trim_kept(loop->st);
         /* Before the GIL goes, not after: another thread may take it at once, schedule something and not wake us. */
         loop->released = PyThreadState_Get();
         PyEval_SaveThread();
@@ -332,6 +333,7 @@ void bolide_loop_turns(bolide_loop *loop) {
         run_events(loop);
     }
     bolide_loop_flush(loop);
+    bolide_handle_trim_kept(loop->st);
     loop->stopping = false;
     loop->running = false;
     loop->thread_id = 0;
