@@ -21,6 +21,8 @@ static const import_spec IMPORTS[] = {
     {"asyncio.base_events", "_format_handle", SLOT(asyncio_format_handle)},
     {"asyncio.format_helpers", "extract_stack", SLOT(asyncio_extract_stack)},
     {"asyncio.constants", "_SendfileMode", SLOT(asyncio_SendfileMode)},
+    {"asyncio", "StreamReader", SLOT(asyncio_StreamReader)},
+    {"asyncio", "StreamReaderProtocol", SLOT(asyncio_StreamReaderProtocol)},
     {"asyncio.log", "logger", SLOT(asyncio_logger)},
     {"socket", "socket", SLOT(socket_socket)},
 };
@@ -65,7 +67,13 @@ static int fill(bolide_state *st) {
     }
     st->asyncio_create_task = PyObject_GetAttrString(st->asyncio_BaseEventLoop, "create_task");
     st->asyncio_TRY_NATIVE = PyObject_GetAttrString(st->asyncio_SendfileMode, "TRY_NATIVE");
-    return st->asyncio_create_task == NULL || st->asyncio_TRY_NATIVE == NULL ? -1 : 0;
+    st->asyncio_feed_data = PyObject_GetAttrString(st->asyncio_StreamReader, "feed_data");
+    st->asyncio_data_received = PyObject_GetAttrString(st->asyncio_StreamReaderProtocol, "data_received");
+    st->loop_names = PyTuple_Pack(1, st->str_loop);
+    return st->asyncio_create_task == NULL || st->asyncio_TRY_NATIVE == NULL || st->asyncio_feed_data == NULL ||
+                   st->asyncio_data_received == NULL || st->loop_names == NULL
+               ? -1
+               : 0;
 }
 
 bolide_state *bolide_state_new(PyObject *module, void (*clear)(bolide_state *st)) {
@@ -112,6 +120,8 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
         Py_VISIT(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
     Py_VISIT(st->asyncio_create_task);
+    Py_VISIT(st->asyncio_feed_data);
+    Py_VISIT(st->asyncio_data_received);
     Py_VISIT(st->ssl_SSLSocket);
     Py_VISIT(st->asyncio_TRY_NATIVE);
     return 0;
@@ -137,6 +147,9 @@ void bolide_state_clear(bolide_state *st) {
         Py_CLEAR(*(PyObject **)((char *)st + IMPORTS[i].slot));
     }
     Py_CLEAR(st->asyncio_create_task);
+    Py_CLEAR(st->asyncio_feed_data);
+    Py_CLEAR(st->asyncio_data_received);
+    Py_CLEAR(st->loop_names);
     Py_CLEAR(st->ssl_SSLSocket);
     Py_CLEAR(st->asyncio_TRY_NATIVE);
     Py_CLEAR(st->empty_bytes);

@@ -32,26 +32,31 @@ typedef struct bolide_state {
     PyTypeObject *DatagramTransportType;
 
     /* Borrowed from asyncio and the standard library at import. */
-    PyObject *asyncio_Future;            /* asyncio.Future */
-    PyObject *asyncio_Task;              /* asyncio.Task */
-    PyObject *asyncio_tasks;             /* the namespace of asyncio.tasks */
-    PyObject *asyncio_CancelledError;    /* asyncio.CancelledError */
-    PyObject *asyncio_BufferedProtocol;  /* asyncio.BufferedProtocol */
-    PyObject *asyncio_Transport;         /* asyncio.Transport */
-    PyObject *asyncio_DatagramTransport; /* asyncio.DatagramTransport */
-    PyObject *asyncio_TransportSocket;   /* asyncio.trsock.TransportSocket */
-    PyObject *asyncio_BaseEventLoop;     /* asyncio.BaseEventLoop */
-    PyObject *asyncio_create_task;       /* asyncio.BaseEventLoop.create_task */
-    PyObject *asyncio_format_callback;   /* asyncio.format_helpers._format_callback_source */
-    PyObject *asyncio_format_handle;     /* asyncio.base_events._format_handle */
-    PyObject *asyncio_extract_stack;     /* asyncio.format_helpers.extract_stack */
-    PyObject *asyncio_SendfileMode;      /* asyncio.constants._SendfileMode */
-    PyObject *asyncio_TRY_NATIVE;        /* asyncio.constants._SendfileMode.TRY_NATIVE */
-    PyObject *asyncio_logger;            /* asyncio.log.logger */
-    PyObject *ssl_SSLSocket;             /* ssl.SSLSocket, or an empty tuple in a Python without ssl */
-    PyObject *socket_socket;             /* socket.socket */
-    PyObject *empty_bytes;               /* b"" */
-    PyObject *zero;                      /* 0 */
+    PyObject *asyncio_Future;               /* asyncio.Future */
+    PyObject *asyncio_Task;                 /* asyncio.Task */
+    PyObject *asyncio_tasks;                /* the namespace of asyncio.tasks */
+    PyObject *asyncio_CancelledError;       /* asyncio.CancelledError */
+    PyObject *asyncio_BufferedProtocol;     /* asyncio.BufferedProtocol */
+    PyObject *asyncio_Transport;            /* asyncio.Transport */
+    PyObject *asyncio_DatagramTransport;    /* asyncio.DatagramTransport */
+    PyObject *asyncio_TransportSocket;      /* asyncio.trsock.TransportSocket */
+    PyObject *asyncio_BaseEventLoop;        /* asyncio.BaseEventLoop */
+    PyObject *asyncio_create_task;          /* asyncio.BaseEventLoop.create_task */
+    PyObject *asyncio_format_callback;      /* asyncio.format_helpers._format_callback_source */
+    PyObject *asyncio_format_handle;        /* asyncio.base_events._format_handle */
+    PyObject *asyncio_extract_stack;        /* asyncio.format_helpers.extract_stack */
+    PyObject *asyncio_SendfileMode;         /* asyncio.constants._SendfileMode */
+    PyObject *asyncio_TRY_NATIVE;           /* asyncio.constants._SendfileMode.TRY_NATIVE */
+    PyObject *asyncio_logger;               /* asyncio.log.logger */
+    PyObject *asyncio_StreamReader;         /* asyncio.StreamReader */
+    PyObject *asyncio_StreamReaderProtocol; /* asyncio.StreamReaderProtocol */
+    PyObject *asyncio_feed_data;            /* asyncio.StreamReader.feed_data */
+    PyObject *asyncio_data_received;        /* asyncio.StreamReaderProtocol.data_received */
+    PyObject *ssl_SSLSocket;                /* ssl.SSLSocket, or an empty tuple in a Python without ssl */
+    PyObject *socket_socket;                /* socket.socket */
+    PyObject *empty_bytes;                  /* b"" */
+    PyObject *zero;                         /* 0 */
+    PyObject *loop_names;                   /* ("loop",): keyword names of a call */
 
     /* Of the ssl module, imported with the first TLS connection; NULL before. */
     PyObject *ssl_MemoryBIO;
@@ -69,8 +74,8 @@ typedef struct bolide_state {
 
     struct bolide_handle *free_handles[2]; /* memory for Handle and for TimerHandle, linked through `loop` */
     int free_handle_count;                 /* of both */
-    int handle_nesting;                   /* handles whose deallocation is under way, one within the other */
-    struct bolide_handle *doomed_handles; /* dead ones whose deallocation waits for that to end */
+    int handle_nesting;                    /* handles whose deallocation is under way, one within the other */
+    struct bolide_handle *doomed_handles;  /* dead ones whose deallocation waits for that to end */
 
     void (*clear)(struct bolide_state *st);
 } bolide_state;

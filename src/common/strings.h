@@ -6,12 +6,20 @@
     X(Task)                                                                                                            \
     X(_asyncio_future_blocking)                                                                                        \
     X(_attach)                                                                                                         \
+    X(_buffer)                                                                                                         \
     X(_closed)                                                                                                         \
     X(_decref_socketios)                                                                                               \
     X(_detach)                                                                                                         \
+    X(_eof)                                                                                                            \
     X(_handle_signal)                                                                                                  \
     X(_io_refs)                                                                                                        \
+    X(_limit)                                                                                                          \
+    X(_paused)                                                                                                         \
+    X(_stream_reader_wr)                                                                                               \
     X(_take_own_socket)                                                                                                \
+    X(_transport)                                                                                                      \
+    X(_waiter)                                                                                                         \
+    X(_wakeup_waiter)                                                                                                  \
     X(add_done_callback)                                                                                               \
     X(buffer_updated)                                                                                                  \
     X(call_exception_handler)                                                                                          \
@@ -31,6 +39,7 @@
     X(eager_start)                                                                                                     \
     X(eof_received)                                                                                                    \
     X(exception)                                                                                                       \
+    X(feed_data)                                                                                                       \
     X(fileno)                                                                                                          \
     X(get_buffer)                                                                                                      \
     X(getpeercert)                                                                                                     \
@@ -40,6 +49,7 @@
     X(loop)                                                                                                            \
     X(message)                                                                                                         \
     X(name)                                                                                                            \
+    X(pause_reading)                                                                                                   \
     X(pause_writing)                                                                                                   \
     X(peercert)                                                                                                        \
     X(peername)                                                                                                        \

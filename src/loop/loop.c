@@ -362,14 +362,9 @@ int bolide_loop_schedule(bolide_loop *loop, PyObject *callback, PyObject *const 
 }
 
 PyObject *bolide_loop_create_future(bolide_loop *loop) {
+    bolide_state *st = loop->st;
     PyObject *args[2] = {NULL, (PyObject *)loop};
-    PyObject *names = PyTuple_Pack(1, loop->st->str_loop);
-    if (names == NULL) {
-        return NULL;
-    }
-    PyObject *future = PyObject_Vectorcall(loop->st->asyncio_Future, args + 1, PY_VECTORCALL_ARGUMENTS_OFFSET, names);
-    Py_DECREF(names);
-    return future;
+    return PyObject_Vectorcall(st->asyncio_Future, args + 1, PY_VECTORCALL_ARGUMENTS_OFFSET, st->loop_names);
 }
 
 PyObject *bolide_loop_push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs,

@@ -185,14 +185,16 @@ static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t n
     }
     PyObject *class = PyDict_GetItemWithError(st->asyncio_tasks, st->str_Task);
     PyObject *argv[8] = {NULL, args[0], self};
-    PyObject *all = class != NULL ? PyTuple_New(count + 1) : NULL;
+    PyObject *all = class == NULL ? NULL : count == 0 ? Py_NewRef(st->loop_names) : PyTuple_New(count + 1);
     if (all == NULL) {
         if (class == NULL && !PyErr_Occurred()) {
             PyErr_SetString(PyExc_AttributeError, "module 'asyncio.tasks' has no attribute 'Task'");
         }
         return NULL;
     }
-    PyTuple_SET_ITEM(all, 0, Py_NewRef(st->str_loop));
+    if (count > 0) {
+        PyTuple_SET_ITEM(all, 0, Py_NewRef(st->str_loop));
+    }
     for (Py_ssize_t i = 0; i < count; i++) {
         PyTuple_SET_ITEM(all, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
         argv[3 + i] = args[1 + i];

@@ -15,7 +15,8 @@
 #endif
 
 #define HEADER_COST  8     /* what a queued datagram counts beyond its bytes, as in asyncio */
-#define BATCH        4     /* datagrams read before other work gets its turn */
+#define BATCH        4     /* datagrams read at once */
+#define BATCHES      4     /* so often, before other work gets its turn */
 #define DATAGRAM_MAX 65536 /* more than any datagram has */
 
 _Static_assert(BOLIDE_READ_BUF >= BATCH * DATAGRAM_MAX, "a batch of datagrams fits in the loop's buffer");
@@ -350,8 +351,8 @@ static void receive_failed(bolide_datagram *t, int err) {
 
 #ifdef __linux__
 
-/* Several datagrams a system call; fewer than asked for means that the socket is empty. */
-static void receive(bolide_datagram *t) {
+/* Several datagrams a system call. False: fewer than asked for, so that the socket is empty now. */
+static bool receive_batch(bolide_datagram *t) {
     struct mmsghdr messages[BATCH];
     struct iovec parts[BATCH];
     struct sockaddr_storage addresses[BATCH];
@@ -367,7 +368,7 @@ static void receive(bolide_datagram *t) {
     int count = recvmmsg(t->poll_fd, messages, BATCH, MSG_DONTWAIT, NULL);
     if (count < 0) {
         receive_failed(t, errno);
-        return;
+        return false;
     }
     /* Everything out of the loop's buffer first: what the protocol calls may use that too. */
     PyObject *data[BATCH];
@@ -381,25 +382,30 @@ static void receive(bolide_datagram *t) {
             Py_XDECREF(data[i]);
         }
     }
+    return count == BATCH;
 }
 
 #else
 
-static void receive(bolide_datagram *t) {
-    for (int i = 0; i < BATCH && may_receive(t); i++) {
-        struct sockaddr_storage address;
-        socklen_t len = sizeof(address);
-        ssize_t got =
-            recvfrom(t->poll_fd, t->loop->read_buf, DATAGRAM_MAX, MSG_DONTWAIT, (struct sockaddr *)&address, &len);
-        if (got < 0) {
-            receive_failed(t, errno);
-            return;
-        }
-        deliver(t, PyBytes_FromStringAndSize(t->loop->read_buf, got), &address, len);
+static bool receive_batch(bolide_datagram *t) {
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    ssize_t got =
+        recvfrom(t->poll_fd, t->loop->read_buf, DATAGRAM_MAX, MSG_DONTWAIT, (struct sockaddr *)&address, &len);
+    if (got < 0) {
+        receive_failed(t, errno);
+        return false;
     }
+    deliver(t, PyBytes_FromStringAndSize(t->loop->read_buf, got), &address, len);
+    return true;
 }
 
 #endif
+
+static void receive(bolide_datagram *t) {
+    for (int i = 0; i < BATCHES && may_receive(t) && receive_batch(t); i++) {
+    }
+}
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
     bolide_datagram *t = poll->data;

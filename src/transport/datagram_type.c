@@ -134,13 +134,44 @@ static PyObject *check_address(bolide_datagram *t, PyObject *address) {
     return same > 0 ? t->address : NULL;
 }
 
-static PyObject *transport_sendto(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"data", "addr", NULL};
+/* The arguments of sendto(data, addr=None), borrowed. 0, or -1 with TypeError set. */
+static int parse_sendto(PyObject *const *args, Py_ssize_t nargs, PyObject *names, PyObject **values) {
+    static const char *const known[] = {"data", "addr"};
+    if (nargs > 2) {
+        PyErr_Format(PyExc_TypeError, "sendto() takes at most 2 arguments (%zd given)", nargs);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        values[i] = args[i];
+    }
+    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        int place = PyUnicode_CompareWithASCIIString(name, known[0]) == 0   ? 0
+                    : PyUnicode_CompareWithASCIIString(name, known[1]) == 0 ? 1
+                                                                            : -1;
+        if (place < nargs) {
+            PyErr_Format(PyExc_TypeError,
+                         place < 0 ? "sendto() got an unexpected keyword argument %R"
+                                   : "sendto() got multiple values for argument %R",
+                         name);
+            return -1;
+        }
+        values[place] = args[nargs + i];
+    }
+    if (values[0] == NULL) {
+        PyErr_SetString(PyExc_TypeError, "sendto() missing required argument 'data'");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *transport_sendto(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_datagram *t = (bolide_datagram *)self;
-    PyObject *data, *address = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:sendto", names, &data, &address)) {
+    PyObject *values[2] = {NULL, Py_None};
+    if (parse_sendto(args, nargs, names, values) < 0) {
         return NULL;
     }
+    PyObject *data = values[0], *address = values[1];
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
         return PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
                             Py_TYPE(data)->tp_name);
@@ -303,7 +334,7 @@ static PyMemberDef transport_members[] = {
 #define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef transport_methods[] = {
-    {"sendto", KEYWORDS(transport_sendto),
+    {"sendto", (PyCFunction)(void (*)(void))transport_sendto, METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("sendto(data, addr=None)\n--\n\nSend a datagram to addr, or to the remote address of the endpoint.\n\n"
                "Sent at once if the socket takes it, else queued. Raises TypeError, ValueError.")},
     {"close", transport_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nClose once the queue is empty.")},

@@ -18,6 +18,12 @@
  * the peer takes out what was written while its pages are in the cache. */
 #define FLUSH_QUANTUM (256 * 1024)
 
+#ifdef MSG_NOSIGNAL
+#define SEND_FLAGS MSG_NOSIGNAL
+#else
+#define SEND_FLAGS 0
+#endif
+
 /* --- the flush list --------------------------------------------------------------------------- */
 
 void bolide_stream_list(bolide_stream *s) {
@@ -236,11 +242,33 @@ static int put_in_flight(bolide_stream *s) {
     return status;
 }
 
+/* sendmsg(), and send() for one piece: a little less for the kernel to look at than the writev() of uv_try_write(). How
+ * many bytes have left, or a negative uv code. */
+static ssize_t send_pieces(bolide_stream *s, const uv_buf_t *bufs, unsigned count) {
+    int fd = bolide_stream_fileno(s);
+    ssize_t sent;
+    do {
+        if (count == 1) {
+            sent = send(fd, bufs[0].base, bufs[0].len, SEND_FLAGS);
+        } else {
+            struct msghdr message = {.msg_iov = (struct iovec *)bufs, .msg_iovlen = count};
+            sent = sendmsg(fd, &message, SEND_FLAGS);
+        }
+    } while (sent < 0 && errno == EINTR);
+    if (sent >= 0) {
+        return sent;
+    }
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? 0 : -errno;
+}
+
 /* One write of at most FLUSH_QUANTUM bytes of `block`: how many have left, or a negative uv code. */
 static ssize_t write_quantum(bolide_stream *s, bolide_outblock *block) {
     uv_buf_t bufs[BOLIDE_OUT_BUFS];
     unsigned count = 0;
     size_t room = FLUSH_QUANTUM;
+    if (uv_stream_get_write_queue_size(&s->uv.stream) > 0) {
+        return 0;
+    }
     for (unsigned i = block->first; i < block->count && room > 0; i++) {
         bufs[count] = block->bufs[i];
         if (bufs[count].len > room) {
@@ -248,8 +276,7 @@ static ssize_t write_quantum(bolide_stream *s, bolide_outblock *block) {
         }
         room -= bufs[count++].len;
     }
-    int sent = uv_try_write(&s->uv.stream, bufs, count);
-    return sent == UV_EAGAIN ? 0 : sent;
+    return send_pieces(s, bufs, count);
 }
 
 /* Send what the socket takes at once of the first block. 0 when the whole block has left, else 1: the rest is in
@@ -382,6 +409,14 @@ static void stop_after_alloc(bolide_stream *s) {
     }
 }
 
+/* Nothing came for what on_alloc() gave. False: the owner has closed the stream. */
+static bool unused(bolide_stream *s) {
+    if (s->tls == NULL && s->ops->on_unused != NULL) {
+        s->ops->on_unused(s);
+    }
+    return (s->flags & BOLIDE_STREAM_OPEN) != 0;
+}
+
 static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
     bolide_stream *s = handle->data;
     bolide_loop_enter(s->loop);
@@ -395,7 +430,7 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
         bolide_stream_poll_stop(s);
         if (s->tls != NULL) {
             bolide_tls_eof(s);
-        } else {
+        } else if (unused(s)) {
             s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
             s->ops->on_eof(s);
         }
@@ -403,10 +438,8 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
         if (nread != 0 && !(s->flags & BOLIDE_STREAM_POLLED)) {
             stop_after_alloc(s);
         }
-        if (s->tls == NULL && s->ops->on_unused != NULL) {
-            s->ops->on_unused(s);
-        }
-    } else {
+        (void)unused(s);
+    } else if (unused(s)) {
         bolide_stream_fail(s, (int)nread);
     }
 }

@@ -2,14 +2,20 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/error.h"
 #include "transport/protocol.h"
+#include "transport/reader.h"
 
-/* With TLS: less than this is copied once more, which costs less than a bytes object that turns out too long. */
+/* Less than this is copied once more, which costs less than to ask how much there is, or a bytes object that turns out
+ * too long. */
 #define DIRECT_MIN 8192
+/* What is read at once at most into an object of its own: more would be memory that malloc() fetches from the system
+ * and gives back each time. */
+#define DIRECT_MAX (96 * 1024)
 
 static inline bolide_transport *of_resource(bolide_resource *res) {
     return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
@@ -199,11 +205,49 @@ void bolide_transport_release_buffer(bolide_transport *t) {
     }
 }
 
+void bolide_transport_alloc_piece(bolide_transport *t, uv_buf_t *buf) {
+    Py_XSETREF(t->piece, PyBytes_FromStringAndSize(NULL, (Py_ssize_t)buf->len));
+    if (t->piece != NULL) {
+        buf->base = PyBytes_AS_STRING(t->piece);
+    } else {
+        PyErr_Clear();
+    }
+}
+
+PyObject *bolide_transport_take_piece(bolide_transport *t, const char *data, size_t len) {
+    PyObject *piece = t->piece;
+    t->piece = NULL;
+    if (data != PyBytes_AS_STRING(piece)) {
+        Py_DECREF(piece);
+        return PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+    }
+    if ((size_t)PyBytes_GET_SIZE(piece) != len) {
+        (void)_PyBytes_Resize(&piece, (Py_ssize_t)len); /* NULL on failure */
+    }
+    return piece;
+}
+
+/* Read much at once to where it will stay. One byte more than there is tells libuv that it was all. */
+static void alloc_direct(bolide_transport *t, uv_buf_t *buf) {
+    int waiting = 0;
+    if (ioctl(bolide_stream_fileno(&t->stream), FIONREAD, &waiting) < 0 || waiting < DIRECT_MIN) {
+        return;
+    }
+    size_t len = waiting < DIRECT_MAX ? (size_t)waiting + 1 : DIRECT_MAX;
+    if (!(t->flags & BOLIDE_TRANSPORT_STREAMS) || !bolide_reader_alloc(t, len, buf)) {
+        uv_buf_t piece = uv_buf_init(buf->base, (unsigned)len);
+        bolide_transport_alloc_piece(t, &piece);
+        *buf = t->piece != NULL ? piece : *buf;
+    }
+}
+
 static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
     bolide_transport *t = bolide_transport_of_stream(s);
     if (!(t->flags & BOLIDE_TRANSPORT_BUFFERED)) {
-        if (s->tls != NULL && buf->len >= DIRECT_MIN) {
-            bolide_transport_tls_alloc(t, buf);
+        if (s->tls == NULL && (t->flags & BOLIDE_TRANSPORT_BULK)) {
+            alloc_direct(t, buf);
+        } else if (s->tls != NULL && buf->len >= DIRECT_MIN && !(t->flags & BOLIDE_TRANSPORT_STREAMS)) {
+            bolide_transport_alloc_piece(t, buf);
         }
         return;
     }
@@ -227,33 +271,49 @@ static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
     buf->len = (size_t)t->view.len;
 }
 
+/* on_alloc() was called, but nothing was read. */
 static void on_unused(bolide_stream *s) {
-    /* While it is exported, its owner could not resize it. */
-    bolide_transport_release_buffer(bolide_transport_of_stream(s));
+    bolide_transport *t = bolide_transport_of_stream(s);
+    Py_CLEAR(t->piece);
+    bolide_reader_undo(t);
+    bolide_transport_release_buffer(t); /* while it is exported, its owner could not resize it */
+}
+
+static PyObject *receive_bytes(bolide_transport *t, const char *data, size_t len) {
+    PyObject *bytes =
+        t->piece != NULL ? bolide_transport_take_piece(t, data, len) : PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+    PyObject *result = bytes != NULL ? bolide_transport_call(t, t->loop->st->str_data_received, bytes) : NULL;
+    Py_XDECREF(bytes);
+    return result;
+}
+
+/* protocol.data_received(), or what it would do. */
+static PyObject *receive(bolide_transport *t, const char *data, size_t len) {
+    t->flags = (t->flags & ~(unsigned)BOLIDE_TRANSPORT_BULK) | (len >= DIRECT_MIN ? BOLIDE_TRANSPORT_BULK : 0);
+    int fed = t->flags & BOLIDE_TRANSPORT_STREAMS && t->piece == NULL ? bolide_reader_feed(t, data, len) : 0;
+    if (fed != 0) {
+        return fed > 0 ? Py_NewRef(Py_None) : NULL;
+    }
+    return receive_bytes(t, data, len);
+}
+
+static PyObject *buffer_updated(bolide_transport *t, size_t len) {
+    bolide_transport_release_buffer(t);
+    PyObject *count = PyLong_FromSize_t(len);
+    PyObject *result = count != NULL ? bolide_transport_call(t, t->loop->st->str_buffer_updated, count) : NULL;
+    Py_XDECREF(count);
+    return result;
 }
 
 static void on_read(bolide_stream *s, char *data, size_t len) {
     bolide_transport *t = bolide_transport_of_stream(s);
-    const char *message = s->tls != NULL ? "Fatal error on SSL protocol" : NULL;
     Py_INCREF(t);
-    PyObject *result;
-    if (t->flags & BOLIDE_TRANSPORT_BUFFERED && t->buffer != NULL) {
-        bolide_transport_release_buffer(t);
-        PyObject *count = PyLong_FromSize_t(len);
-        result = count != NULL ? bolide_transport_call(t, t->loop->st->str_buffer_updated, count) : NULL;
-        Py_XDECREF(count);
-        if (result == NULL) {
-            bolide_transport_fatal(t,
-                                   message != NULL ? message : "Fatal error: protocol.buffer_updated() call failed.");
-        }
-    } else {
-        PyObject *bytes = t->piece != NULL ? bolide_transport_tls_piece(t, data, len)
-                                           : PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
-        result = bytes != NULL ? bolide_transport_call(t, t->loop->st->str_data_received, bytes) : NULL;
-        Py_XDECREF(bytes);
-        if (result == NULL) {
-            bolide_transport_fatal(t, message != NULL ? message : "Fatal error: protocol.data_received() call failed.");
-        }
+    bool buffered = t->flags & BOLIDE_TRANSPORT_BUFFERED && t->buffer != NULL;
+    PyObject *result = buffered ? buffer_updated(t, len) : receive(t, data, len);
+    if (result == NULL) {
+        bolide_transport_fatal(t, s->tls != NULL ? "Fatal error on SSL protocol"
+                                  : buffered     ? "Fatal error: protocol.buffer_updated() call failed."
+                                                 : "Fatal error: protocol.data_received() call failed.");
     }
     Py_XDECREF(result);
     Py_DECREF(t);
@@ -389,7 +449,9 @@ int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol) {
     if (buffered < 0) {
         return -1;
     }
-    t->flags = (t->flags & ~(unsigned)BOLIDE_TRANSPORT_BUFFERED) | (buffered ? BOLIDE_TRANSPORT_BUFFERED : 0);
+    bool streams = Py_IS_TYPE(protocol, (PyTypeObject *)t->loop->st->asyncio_StreamReaderProtocol);
+    t->flags &= ~(unsigned)(BOLIDE_TRANSPORT_BUFFERED | BOLIDE_TRANSPORT_STREAMS);
+    t->flags |= (buffered ? BOLIDE_TRANSPORT_BUFFERED : 0) | (streams ? BOLIDE_TRANSPORT_STREAMS : 0);
     Py_XSETREF(t->protocol, Py_NewRef(protocol));
     return 0;
 }

@@ -22,17 +22,20 @@ typedef struct {
     };
     bolide_resource resource; /* while open; the loop holds a reference with it */
     bolide_stream stream;
-    bolide_loop *loop;   /* strong */
-    PyObject *protocol;  /* NULL after connection_lost() */
-    PyObject *context;   /* contextvars.Context of the protocol's callbacks */
-    PyObject *server;    /* asyncio.Server, or NULL */
-    PyObject *sock;      /* the socket.socket that came with it, or one made for get_extra_info(); NULL: none yet */
-    PyObject *exception; /* for connection_lost(), or NULL */
-    PyObject *flushed;   /* future to resolve when all output has left (sendfile), or NULL */
-    PyObject *waiter;    /* future to resolve after connection_made(), or NULL */
-    PyObject *buffer;    /* BufferedProtocol: the buffer of the read in progress */
-    Py_buffer view;      /* of `buffer` */
-    PyObject *piece;     /* TLS: the bytes object that is being decrypted into, or NULL; no one else has it */
+    bolide_loop *loop;       /* strong */
+    PyObject *protocol;      /* NULL after connection_lost() */
+    PyObject *context;       /* contextvars.Context of the protocol's callbacks */
+    PyObject *server;        /* asyncio.Server, or NULL */
+    PyObject *sock;          /* the socket.socket that came with it, or one made for get_extra_info(); NULL: none yet */
+    PyObject *exception;     /* for connection_lost(), or NULL */
+    PyObject *flushed;       /* future to resolve when all output has left (sendfile), or NULL */
+    PyObject *waiter;        /* future to resolve after connection_made(), or NULL */
+    PyObject *buffer;        /* BufferedProtocol: the buffer of the read in progress */
+    Py_buffer view;          /* of `buffer` */
+    PyObject *piece;         /* the bytes object that is being read or decrypted into, or NULL; no one else has it */
+    PyObject *reader;        /* the StreamReader whose buffer is being read into, or NULL */
+    PyObject *reader_buffer; /* that buffer, longer than what is in it, or NULL */
+    Py_ssize_t reader_filled; /* bytes in it */
     PyObject *weakrefs;
     struct sockaddr_in6 peer; /* TCP: its address when the connection was made */
     socklen_t peer_len;       /* 0: not known */
@@ -56,6 +59,8 @@ enum {
     BOLIDE_TRANSPORT_SENDFILE = 512,      /* sendfile() is at work: no write() */
     BOLIDE_TRANSPORT_SHARED = 1024,       /* the stream has a duplicate of the descriptor of `sock` */
     BOLIDE_TRANSPORT_FAILED = 2048,       /* it could not be made: a shared `sock` stays its user's */
+    BOLIDE_TRANSPORT_STREAMS = 4096,      /* the protocol is an asyncio.StreamReaderProtocol */
+    BOLIDE_TRANSPORT_BULK = 8192,         /* the last read brought much: look before the next one */
 };
 
 /* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now
@@ -107,6 +112,14 @@ void bolide_transport_drop_socket(bolide_transport *t);
 /* 0, or -1 with an exception set. */
 int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol);
 
+/* Have up to buf->len bytes read or decrypted right into what data_received() is to get; without memory leaves `buf` as
+ * it is. */
+void bolide_transport_alloc_piece(bolide_transport *t, uv_buf_t *buf);
+
+/* The `len` bytes at `data` as a bytes object: what bolide_transport_alloc_piece() made, if they stand there. New
+ * reference, or NULL with an exception set. */
+PyObject *bolide_transport_take_piece(bolide_transport *t, const char *data, size_t len);
+
 /* listener.c: is the descriptor a Unix socket? */
 bool bolide_is_unix_socket(int fd);
 
@@ -119,14 +132,6 @@ int bolide_check_context(PyObject *context);
 /* Before bolide_transport_start(): the protocol gets its connection_made() after the handshake. 0, or -1 with an
  * exception set. */
 int bolide_transport_secure(bolide_transport *t, const bolide_tls_options *options);
-
-/* Have up to buf->len bytes decrypted right into what data_received() is to get; without memory leaves `buf` as it is.
- */
-void bolide_transport_tls_alloc(bolide_transport *t, uv_buf_t *buf);
-
-/* The `len` bytes at `data` as a bytes object: what bolide_transport_tls_alloc() made, if they stand there. New
- * reference, or NULL with an exception set. */
-PyObject *bolide_transport_tls_piece(bolide_transport *t, const char *data, size_t len);
 
 /* protocol.eof_received(), once. */
 void bolide_transport_tls_eof(bolide_transport *t);

@@ -25,28 +25,6 @@ void bolide_transport_on_secure(bolide_stream *s) {
     Py_DECREF(t);
 }
 
-void bolide_transport_tls_alloc(bolide_transport *t, uv_buf_t *buf) {
-    Py_XSETREF(t->piece, PyBytes_FromStringAndSize(NULL, (Py_ssize_t)buf->len));
-    if (t->piece != NULL) {
-        buf->base = PyBytes_AS_STRING(t->piece);
-    } else {
-        PyErr_Clear();
-    }
-}
-
-PyObject *bolide_transport_tls_piece(bolide_transport *t, const char *data, size_t len) {
-    PyObject *piece = t->piece;
-    t->piece = NULL;
-    if (data != PyBytes_AS_STRING(piece)) {
-        Py_DECREF(piece);
-        return PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
-    }
-    if ((size_t)PyBytes_GET_SIZE(piece) != len) {
-        (void)_PyBytes_Resize(&piece, (Py_ssize_t)len); /* NULL on failure */
-    }
-    return piece;
-}
-
 /* As asyncio: an OSError, which the peer can cause at will, is a matter for debug mode, anything else for the exception
  * handler. */
 static void report(bolide_transport *t, PyObject *exception, const char *message) {

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "common/sockaddr.h"
+#include "transport/reader.h"
 #include "transport/watermarks.h"
 
 #define LOST_WRITES_LOGGED 5
@@ -414,6 +415,7 @@ static void transport_dealloc(PyObject *self) {
     }
     bolide_transport_release_buffer(t);
     Py_CLEAR(t->piece);
+    bolide_reader_undo(t);
     bolide_transport_drop_socket(t);
     transport_clear(self);
     Py_CLEAR(t->context);

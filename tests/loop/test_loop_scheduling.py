@@ -477,3 +477,63 @@ def test_sleep_is_precise_enough(loop):
         assert loop.time() - start >= 0.01
 
     loop.run_until_complete(main())
+
+
+def test_the_contexts_of_many_handles_are_their_own(loop):
+    variable = contextvars.ContextVar("variable", default="unset")
+    seen = []
+
+    def step(number):
+        seen.append((number, variable.get()))
+        variable.set(f"changed by {number}")
+
+    variable.set("scheduled")
+    handles = [loop.call_soon(step, number) for number in range(2000)]
+    timers = [loop.call_later(1000, print) for _ in range(2000)]
+    variable.set("later")
+    gc.collect()
+    contexts = [handle.get_context() for handle in handles[::7] + timers[::7]]
+    assert all(context[variable] == "scheduled" for context in contexts)
+    assert all(gc.is_tracked(context) for context in contexts)
+    run_once(loop)
+    assert seen == [(number, "scheduled") for number in range(2000)]
+    assert handles[1999].get_context()[variable] == "changed by 1999"
+    for timer in timers:
+        timer.cancel()
+    assert all(context[variable] == "scheduled" for context in contexts[len(handles[::7]) :])
+
+
+def test_what_only_the_contexts_of_waiting_handles_hold_is_collected_with_the_loop():
+    from support.loops import new_event_loop
+
+    class Witness:
+        pass
+
+    variable = contextvars.ContextVar("variable")
+
+    def crowd():
+        loop = new_event_loop()
+        witness = Witness()
+        witness.loop = loop
+        variable.set(witness)
+        for _ in range(1000):
+            loop.call_soon(print)
+            loop.call_later(1000, print)
+        return loop, weakref.ref(witness)
+
+    loop, reference = contextvars.copy_context().run(crowd)
+    gc.collect()
+    assert reference() is not None
+    loop.close()
+    del loop
+    gc.collect()
+    assert reference() is None
+
+
+def test_bursts_of_any_size_run_in_order(loop):
+    for size in (1, 255, 256, 257, 1023, 1025, 5000, 150_000, 10):
+        seen = []
+        for number in range(size):
+            loop.call_soon(seen.append, number)
+        run_once(loop)
+        assert seen == list(range(size))
