@@ -186,6 +186,8 @@ class Config:
         tcp_fast_open: length of the queue for TCP Fast Open; 0: off.
         health_path: path that GET and HEAD are answered for by the server alone, with 200; None: there is none.
         max_rss: resident memory, in bytes, above which a worker is replaced; None: no limit.
+        threads: event loops in a process, a thread each. More than 1 needs a free-threaded build of CPython, and is not
+            supported there yet either.
 
     Raises:
         UnsupportedOptionError: an option that does not work yet was set to other than its default.
@@ -257,6 +259,7 @@ class Config:
         timeout_write: float = 60.0,
         uds_permissions: int | None = None,
         max_rss: int | None = None,
+        threads: int = 1,
         log_format: Literal["text", "json"] = "text",
         access_log_format: str | None = None,
         bind: Sequence[str] | str | None = None,
@@ -327,6 +330,7 @@ class Config:
         self.reset_contextvars = reset_contextvars
         self.uds_permissions = uds_permissions
         self.max_rss = max_rss
+        self.threads = threads
         self.log_format: Literal["text", "json"] = log_format
         self.access_log_format = access_log_format
         self.bind = [bind] if isinstance(bind, str) else list(bind or ())
@@ -364,6 +368,10 @@ class Config:
             raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {self.interface!r}")
         if self.workers < 1:
             raise ValueError(f"workers is at least 1, not {self.workers}")
+        if self.threads < 1:
+            raise ValueError(f"threads is at least 1, not {self.threads}")
+        if self.threads > 1 and "t" not in sys.abiflags:
+            raise ValueError("threads needs a free-threaded build of CPython, which this is not: use workers")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is 0 to 65535, not {self.port}")
         self.addresses()
@@ -644,6 +652,7 @@ def _unsupported_options(config: Config) -> Mapping[str, bool]:
     """The options that do not work yet, and whether `config` sets them to other than what bolide does."""
     return {
         "http2": config.http2,
+        "threads": config.threads > 1 and "t" in sys.abiflags,
     }
 
 

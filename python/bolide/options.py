@@ -78,6 +78,7 @@ class ServeOptions(TypedDict, total=False):
     reset_contextvars: bool
     uds_permissions: int | None
     max_rss: int | None
+    threads: int
     log_format: Literal["text", "json"]
     access_log_format: str | None
     bind: Sequence[str] | str | None

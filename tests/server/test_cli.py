@@ -429,3 +429,13 @@ def test_parser_rejects_abbreviations():
     with pytest.raises(SystemExit):
         cli.make_parser().parse_args(["main:app", "--por", "1"])
     assert isinstance(cli.make_parser(), argparse.ArgumentParser)
+
+
+def test_threads_need_a_free_threaded_python(bolide):
+    command = bolide("main:app", "--threads", "2")
+    assert command.wait() == 2
+    if "t" in sys.abiflags:
+        assert command.stderr == "bolide: not supported yet: --threads\n"
+    else:
+        assert command.stderr.startswith("bolide: error: threads needs a free-threaded build of CPython")
+        assert len(command.stderr.splitlines()) == 1
