@@ -29,6 +29,8 @@ _EXCLUDES = (".*", ".py[cod]", ".sw.*", "~*")
 # Folders that polling does not enter: they hold nothing that a developer edits, and much of it.
 _SKIPPED_FOLDERS = ("__pycache__", "node_modules")
 
+_WILDCARDS = frozenset("*?[")
+
 # Seconds that the old server gets to stop when no bound is configured: an endless stream must not hold up a reload.
 _STOP_PATIENCE = 3.0
 # Seconds between two looks at signals and the server's process.
@@ -46,7 +48,8 @@ class FileFilter:
 
     Attributes:
         folders: what is watched, resolved; none stands inside another.
-        includes, excludes: patterns of names; a file matters when it matches one of the first and none of the others.
+        includes, excludes: patterns of names; a file matters when it matches one of the first and none of the others,
+            or is one of the first.
         excluded_folders: folders whose files do not matter.
 
     Args:
@@ -63,11 +66,12 @@ class FileFilter:
         self.folders = sorted(folder for folder in folders if not folders & set(folder.parents))
 
     def __call__(self, path: Path) -> bool:
-        return (
-            any(path.match(pattern) for pattern in self.includes)
-            and not any(path.match(pattern) for pattern in self.excludes)
-            and not any(folder in path.parents for folder in self.excluded_folders)
-        )
+        matched = [pattern for pattern in self.includes if path.match(pattern)]
+        if not matched or any(folder in path.parents for folder in self.excluded_folders):
+            return False
+        # What is included by its full name matters, whatever else excludes it: ".env" in spite of ".*".
+        by_name = any(not _WILDCARDS & set(pattern) for pattern in matched)
+        return by_name or not any(path.match(pattern) for pattern in self.excludes)
 
 
 def _split_patterns(patterns: Iterable[str]) -> tuple[list[str], list[Path]]:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -78,6 +79,47 @@ def test_a_request_waits_for_the_new_server(reloading, write, tmp_path):
     (tmp_path / "go").touch()
     thread.join(DEADLINE)
     assert answers == ["second"]
+
+
+@pytest.mark.parametrize("keep_alive", [False, True], ids=["connections", "keep-alive"])
+def test_no_request_fails_over_restarts(reloading, write, keep_alive):
+    command, url = reloading()
+    answered, over = threading.Event(), threading.Event()
+    answers, failures = set(), []
+
+    def ask():
+        with httpx.Client(trust_env=False, timeout=DEADLINE) as client:
+            while not over.is_set():
+                try:
+                    answers.add(client.get(url).text if keep_alive else get(url))
+                    answered.set()
+                except Exception as exc:
+                    failures.append(exc)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert answered.wait(DEADLINE)
+    for answer in ("second", "third"):
+        write("edited.py", application(answer))
+        command.wait_for("Finished server process")
+        assert get(url) == answer
+    over.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert failures == []
+    assert answers >= {"first", "second"}
+
+
+def test_a_server_that_could_not_start_leaves_no_port_behind(reloading, write):
+    command, url = reloading()
+    write("edited.py", "def broken(:\n")
+    command.wait_for("The server has ended: waiting for changes")
+    assert command.stop() == 0
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", int(url.rpartition(":")[2])))
+        sock.listen()
 
 
 def test_an_error_is_shown_and_the_next_change_tried(reloading, write):
@@ -185,6 +227,9 @@ def test_folders(tmp_path, monkeypatch):
         ({"reload_includes": ["*.html"]}, "a.py", True),
         ({"reload_includes": [".*"]}, ".a.py", True),
         ({"reload_includes": [".*"]}, ".env", True),
+        ({"reload_includes": [".env"]}, ".env", True),
+        ({"reload_includes": [".env"]}, ".other", False),
+        ({"reload_includes": ["x.py"], "reload_excludes": ["x*"]}, "x.py", True),
         ({"reload_excludes": ["*.py"]}, "a.py", False),
         ({"reload_excludes": ["test_*"]}, "test_a.py", False),
     ],
