@@ -84,15 +84,21 @@ test-libraries: build $(VENV)/.has-libraries ## Run the tests of real libraries 
 	@$(VENV)/bin/python -m pytest -p no:asyncio tests/libraries $(ARGS)
 
 .PHONY: conformance
-conformance: $(VENV)/.has-libraries ## Hold the loop against the test suites of CPython and uvloop, and print the tables
-	@status=0; $(MAKE) conformance-cpython || status=1; $(MAKE) conformance-uvloop || status=1; exit $$status
+conformance: $(VENV)/.has-libraries ## Hold loop and server against others' tests: CPython, uvloop, uvicorn, Starlette, FastAPI
+	@status=0; for suite in cpython uvloop uvicorn frameworks; do $(MAKE) conformance-$$suite || status=1; done; exit $$status
 
-.PHONY: conformance-cpython conformance-uvloop
+.PHONY: conformance-cpython conformance-uvloop conformance-uvicorn conformance-frameworks
 conformance-cpython: build $(VENV)/.has-test # and uvloop too where it is installed
 	@$(VENV)/bin/python tests/conformance/cpython.py $(ARGS)
 
 conformance-uvloop: build $(VENV)/.has-libraries
 	@$(VENV)/bin/python tests/conformance/uvloop_suite.py $(ARGS)
+
+conformance-uvicorn: build $(VENV)/.has-test
+	@$(VENV)/bin/python tests/conformance/uvicorn_suite.py $(ARGS)
+
+conformance-frameworks: build $(VENV)/.has-test
+	@$(VENV)/bin/python tests/conformance/frameworks.py $(ARGS)
 
 .PHONY: sanitize
 sanitize: $(SANITIZE_VENV)/.made ## Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer

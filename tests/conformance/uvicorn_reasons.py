@@ -9,6 +9,15 @@ _UPGRADE = (
 _CLOSE = (
     "an application that ends without closing ends the WebSocket in good order, with a close frame (RFC 6455, 7.1.7)"
 )
+_FOLDERS = "the folders are worked out by the reloader, not by the configuration: tests/server/test_reload.py"
+_WORDING = "expects other words; tests/server has ours"
+_RUN = "about the function uvicorn.run(); bolide's are Server(Config(...)).run() and the command"
+_EXIT = (
+    "ends with 3 for an application that is not found or an address that cannot be had; here that is 1, as documented"
+)
+_OPEN = "expects that the file is opened without naming its encoding"
+_OTHERS = "about one of uvicorn's several implementations; bolide has one of its own, and says so in the log"
+_QUIET = "expects log lines for connections; here those are of the C code, which logs no more than requests and faults"
 
 REASONS: dict[str, str] = {
     "test_scopes": _INSIDE,
@@ -31,4 +40,38 @@ REASONS: dict[str, str] = {
     "test_close_transport_on_asgi_return": _CLOSE,
     "test_duplicate_handshake": _CLOSE,
     "test_send_close_on_server_shutdown": "a server that stops says 1001, going away; 1012 promises that it comes back",
+    "test_should_warn_on_invalid_reload_configuration": _WORDING,
+    "test_reload_dir_is_set": _FOLDERS,
+    "test_non_existant_reload_dir_is_not_set": _FOLDERS,
+    "test_reload_subdir_removal": _FOLDERS,
+    "test_reload_dir_subdirectories_are_removed": _FOLDERS,
+    "test_reload_excluded_subdirectories_are_removed": _FOLDERS,
+    "test_reload_includes_exclude_dir_patterns_are_matched": _FOLDERS,
+    "test_proxy_headers": "looks for the middleware; here the server applies the proxies' fields when there are any",
+    "test_app_unimportable_module": "expects a traceback; here it is one line in the log and exit code 1",
+    "test_concrete_http_class": _OTHERS,
+    "test_http2_requires_zttp_protocol": _OTHERS,
+    "test_ws_websockets_emits_deprecation_warning": _OTHERS,
+    "test_get_loop_factory[none-None]": "none is the loop of the caller; a bolide server needs bolide's",
+    "test_log_config_default": "expects that the caller's dict is changed in place; bolide changes a copy",
+    "test_log_config_json": _OPEN,
+    "test_log_config_yaml": _OPEN,
+    "test_log_config_pathlike": _OPEN,
+    "test_log_config_yaml_missing_pyyaml": _WORDING,
+    "test_env_file": "expects that 0 workers are one; here they are an error",
+    "test_warn_when_using_reload_and_workers": _WORDING,
+    "test_custom_loop__not_importable_custom_loop_setup_function": _WORDING,
+    "test_setup_event_loop_is_removed": "about a method that uvicorn once had",
+    "test_trace_logging_on_http_protocol": _QUIET,
+    "test_trace_logging_on_ws_protocol": _QUIET,
+    "test_default_ssl_context_factory_requires_ssl_certfile": _WORDING,
+    "test_ssl_context_factory_must_return_ssl_context": _WORDING,
+    "test_run_exits_with_startup_failure_on_unloadable_app": _EXIT,
+    "test_exit_on_create_server_with_invalid_host": _EXIT,
+    "test_run_invalid_app_config_combination": _RUN,
+    "test_run_fails_fast_in_parent_on_bad_app_path": _RUN,
+    "test_run_imports_app_before_starting_event_loop": _RUN,
+    "test_run_startup_failure": _RUN,
+    "test_run_match_config_params": _RUN,
+    "test_invalid_format": _WORDING,
 }
