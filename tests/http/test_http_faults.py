@@ -129,13 +129,13 @@ def test_descriptors_run_out():
 
 
 def test_stopped_client_with_much_queued(faulty, key):
-    """A client that is stopped costs its own response, and nobody else anything."""
+    """A client that is stopped before 1 GiB for it costs its own response, and nobody else anything."""
     before = sockets_of(faulty)
     host, port = faulty.address
     program = f"""
         import socket, time
         sock = socket.create_connection(({host!r}, {port}))
-        sock.sendall(b"GET /flood?key={key}&pieces=4000&size=65536 HTTP/1.1\\r\\nHost: test\\r\\n\\r\\n")
+        sock.sendall(b"GET /flood?key={key}&pieces=16384&size=65536 HTTP/1.1\\r\\nHost: test\\r\\n\\r\\n")
         print(len(sock.recv(1)), flush=True)
         time.sleep(600)
     """
@@ -148,7 +148,7 @@ def test_stopped_client_with_much_queued(faulty, key):
             assert faulty.get("/text").status == 200
         sizes.append(faulty.memory())
         assert SANITIZED or sizes[1] - sizes[0] < 30_000_000
-        assert control(faulty).get(f"{key}.sent") < 4000
+        assert control(faulty).get(f"{key}.sent") < 4000  # what fits into the kernel's buffers and ours
     finally:
         client.kill()
         client.wait()
@@ -156,15 +156,47 @@ def test_stopped_client_with_much_queued(faulty, key):
     wait_for_sockets(faulty, before)
 
 
+def test_stopped_client_is_cut_off(key):
+    """Within the write timeout, on the whole of its gigabyte; the application is told, and others are served."""
+    with ServerProcess("apps:app", "--no-access-log", "--timeout-write", "1") as server:
+        before = sockets_of(server)
+        host, port = server.address
+        program = f"""
+            import socket, time
+            sock = socket.create_connection(({host!r}, {port}))
+            sock.sendall(b"GET /disconnect-while-suspended?key={key} HTTP/1.1\\r\\nHost: test\\r\\n\\r\\n")
+            print(len(sock.recv(1)), flush=True)
+            time.sleep(600)
+        """
+        client = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE)
+        try:
+            assert client.stdout.read(1) == b"1"
+            client.send_signal(signal.SIGSTOP)
+            assert server.get("/text").status == 200
+            assert control(server).wait(f"{key}.ended")["outcome"] in ("OSError", "send did not raise")
+            wait_for_sockets(server, before)
+        finally:
+            client.kill()
+            client.wait()
+            client.stdout.close()
+
+
 @pytest.mark.skipif(SANITIZED, reason="the sanitizer's own allocations would fail")
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio of 3.11 allocates to forget the running loop")
-@pytest.mark.parametrize("name", [name for name in REQUESTS if name != "large"])
+@pytest.mark.parametrize("name", [*(name for name in REQUESTS if name != "large"), "path", "descriptor"])
 def test_memory_runs_out(name):
     """Every allocation of a request fails in turn: a response, or a cut, and the next request is answered."""
     pytest.importorskip("_testcapi")
     program = Path(__file__).with_name("no_memory.py")
     done = subprocess.run(
-        [sys.executable, str(program), REQUESTS[name].hex()], capture_output=True, text=True, timeout=TIMEOUT * 2
+        [
+            sys.executable,
+            str(program),
+            (REQUESTS.get(name) or b"GET /%s HTTP/1.0\r\nHost: test\r\n\r\n" % name.encode()).hex(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT * 2,
     )
     assert done.returncode == 0, (done.returncode, done.stdout[-500:], done.stderr[-3000:])
     assert "served to the end" in done.stdout

@@ -1,5 +1,6 @@
 """Limits of size, number and time. The time limits are small here; each test waits for what the server does."""
 
+import os
 import select
 
 import pytest
@@ -227,3 +228,28 @@ def test_client_that_reads_slowly_gets_it_all(hasty):
     with hasty.connect(receive_buffer=4096) as connection:
         connection.send_request("GET", "/large?size=3000000")
         assert len(connection.read_response().body) == 3_000_000
+
+
+@pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
+def test_file_and_a_client_that_reads_slowly(hasty, tmp_path, kind):
+    """The same, where the kernel sends."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(20_000_000))
+    with hasty.connect(receive_buffer=4096) as connection:
+        connection.send_request("GET", f"/{kind}?as=number&plan=[{{}}]&path={str(path).encode().hex()}")
+        assert connection.read_head().status == 200
+        size = int(connection.read_line(), 16)
+        assert len(connection.read_exactly(size)) == size == 20_000_000
+
+
+@pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
+def test_file_and_a_client_that_does_not_read(hasty, key, tmp_path, kind):
+    path = tmp_path / "file"
+    path.touch()
+    os.truncate(path, 1 << 30)
+    with hasty.connect(receive_buffer=4096) as connection:
+        target = f"/{kind}?key={key}&as=number&plan=[{{}}]&path={str(path).encode().hex()}"
+        connection.send_request("GET", target)
+        assert control(hasty).wait(key) == "ClientDisconnected"
+        with pytest.raises((Truncated, ConnectionError)):
+            connection.read_response()

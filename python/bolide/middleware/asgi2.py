@@ -1,7 +1,5 @@
 """Serves an application of the ASGI 2 interface, `app(scope)(receive, send)`."""
 
-from collections.abc import Awaitable
-
 from bolide._types import ASGI2App, Receive, Scope, Send
 
 __all__ = ["ASGI2Middleware"]
@@ -13,5 +11,5 @@ class ASGI2Middleware:
     def __init__(self, app: ASGI2App) -> None:
         self.app = app
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        return self.app(scope)(receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope)(receive, send)
