@@ -119,6 +119,28 @@ class ClientDisconnected(ConnectionError):
     An OSError, as ASGI's HTTP spec 2.4 asks for.
     """
 
+class AccessLog:
+    """The usual lines of an access log, formatted in C; for the argument access_log of Server.
+
+    Called, it gathers lines, and hands them over to `write`, at most ten milliseconds later or when they are many.
+
+    Args:
+        loop: whose call_later() is used.
+        write: gets the lines.
+        endings: what stands at the end of the line for each status: {200: b"200 OK\\n"}.
+
+    Raises:
+        TypeError: `endings` is of another type.
+    """
+
+    def __new__(
+        cls, loop: asyncio.AbstractEventLoop, write: Callable[[bytes], object], endings: dict[int, bytes]
+    ) -> AccessLog: ...
+    def __call__(
+        self, client: tuple[str, int] | None, method: str, target: str, http_version: str, status: int
+    ) -> None: ...
+    def flush(self) -> None: ...
+
 class Server:
     """An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one running loop.
 

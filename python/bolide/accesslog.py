@@ -1,5 +1,6 @@
 """What the access log says of a response: the usual line, a line of a format with gunicorn's atoms, or JSON."""
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+from bolide import _core
 from bolide.logging import PHRASES, AccessFormatter
 from bolide.logqueue import QueuedHandler
 
@@ -164,26 +166,44 @@ def _plain_handler(logger: logging.Logger) -> QueuedHandler | None:
     return handler
 
 
-class _Plain:
-    """The usual line. Where the log is as it is by default, and without colours, no record is made for it."""
+_ENDINGS = {status: f"{status} {phrase}\n".encode() for status, phrase in PHRASES.items()}
+_LINE = re.compile(rb'INFO:     (.*?) - "(\S+) (.*) HTTP/(\S+)" ([0-9]+) .*')
+
+
+class UsualLog:
+    """The usual line. Where the log is as it is by default, and without colours, no records are made for it."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._endings = {status: f"{status} {phrase}\n" for status, phrase in PHRASES.items()}
+
+    def is_plain(self) -> bool:
+        """Whether lines may be written without making records."""
+        handler = _plain_handler(self._logger)
+        return handler is not None and _has_usual_look(handler.formatter)
+
+    def write(self, lines: bytes) -> None:
+        """Write lines that _core.AccessLog has formatted; as records, if somebody has configured the log since."""
+        handler = _plain_handler(self._logger)
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        if handler is not None and _has_usual_look(handler.formatter):
+            handler.write(lines.decode())
+            return
+        for line in lines.splitlines():
+            if match := _LINE.fullmatch(line):
+                client, method, target, http_version, status = (group.decode() for group in match.groups())
+                self._record(client, method, target, http_version, int(status))
 
     def __call__(
         self, client: tuple[str, int] | None, method: str, target: str, http_version: str, status: int
     ) -> None:
-        logger = self._logger
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        address = f"{client[0]}:{client[1]}" if client else ""
-        handler = _plain_handler(logger)
-        if handler is not None and _has_usual_look(handler.formatter):
-            ending = self._endings.get(status) or f"{status} \n"
-            handler.write(f'INFO:     {address} - "{method} {target} HTTP/{http_version}" {ending}')
-        else:
-            logger.info('%s - "%s %s HTTP/%s" %d', address, method, target, http_version, status)
+        """Make a record."""
+        if self._logger.isEnabledFor(logging.INFO):
+            address = f"{client[0]}:{client[1]}" if client else ""
+            self._record(address, method, target, http_version, status)
+
+    def _record(self, *arguments: str | int) -> None:
+        self._logger.info('%s - "%s %s HTTP/%s" %d', *arguments)
 
 
 def _has_usual_look(formatter: logging.Formatter | None) -> bool:
@@ -214,10 +234,13 @@ def _format_log(logger: logging.Logger, text: str) -> AccessLog:
     return log
 
 
-def make_access_log(enabled: bool, log_format: str, access_log_format: str | None) -> tuple[AccessLog | None, bool]:
+def make_access_log(
+    loop: asyncio.AbstractEventLoop, enabled: bool, log_format: str, access_log_format: str | None
+) -> tuple[AccessLog | None, bool]:
     """What a server's core calls for each response, and whether with details; (None, False) when nobody would hear it.
 
     Args:
+        loop: the server's.
         enabled: whether there is an access log at all.
         log_format: "text" or "json".
         access_log_format: a format with gunicorn's atoms, or None.
@@ -229,4 +252,5 @@ def make_access_log(enabled: bool, log_format: str, access_log_format: str | Non
         return _json_log(logger, access_log_format), True
     if access_log_format is not None:
         return _format_log(logger, access_log_format), True
-    return _Plain(logger), False
+    usual = UsualLog(logger)
+    return (_core.AccessLog(loop, usual.write, _ENDINGS) if usual.is_plain() else usual), False

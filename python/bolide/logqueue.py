@@ -63,7 +63,7 @@ class _Writer:
             self._thread = threading.Thread(target=self._run, name="bolide log", daemon=True)
             self._thread.start()
         if self._put - self._taken > _CAPACITY:
-            self._drop(1, "nobody reads it fast enough")
+            self._drop(line.count("\n"), "nobody reads it fast enough")
             return
         self._put += len(line)
         self._queue.put(line)
@@ -166,7 +166,7 @@ class QueuedHandler(logging.StreamHandler[Any]):
         return self._writer.dropped if self._writer is not None else 0
 
     def write(self, line: str) -> None:
-        """Write `line`, which ends with a newline, or queue it."""
+        """Write `line`, or several, each with a newline at its end, or queue it."""
         self.acquire()
         try:
             if self._writer is None and self._fd is not None:

@@ -81,6 +81,7 @@ class Server:
         self._paths: list[tuple[str, int]] = []
         self._own_sockets: list[socket.socket] = []
         self._notifier = Notifier()
+        self._access_log: Callable[..., None] | None = None
 
     @property
     def should_exit(self) -> bool:
@@ -248,7 +249,9 @@ class Server:
     def _make_core(self) -> _core.Server:
         config = self.config
         assert config.loaded_app is not None and self._loop is not None
-        access_log, details = make_access_log(config.access_log, config.log_format, config.access_log_format)
+        self._access_log, details = make_access_log(
+            self._loop, config.access_log, config.log_format, config.access_log_format
+        )
         limits: dict[str, Any] = {}
         if config.h11_max_incomplete_event_size is not None:
             limits["limit_request_head"] = config.h11_max_incomplete_event_size
@@ -262,7 +265,7 @@ class Server:
             date_header=config.date_header,
             headers=config.encoded_headers,
             state=self.lifespan.state,
-            access_log=access_log,
+            access_log=self._access_log,
             access_details=details,
             logger=logger,
             forwarded=_proxy_headers(config),
@@ -356,6 +359,8 @@ class Server:
             await asyncio.wait([closed], timeout=_FORCED_PATIENCE if self.force_exit else _REQUEST_PATIENCE)
             if core.requests_running:
                 logger.warning("%d request(s) go on after their cancellation", core.requests_running)
+        if isinstance(self._access_log, _core.AccessLog):
+            self._access_log.flush()
 
     async def _wait_closed(self, closed: asyncio.Future[None]) -> bool:
         """Whether `closed` was done within the time that graceful shutdown has."""

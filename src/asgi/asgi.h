@@ -75,6 +75,7 @@ typedef struct bolide_asgi_state {
     PyTypeObject *RequestType;
     PyTypeObject *ReceiveType;
     PyTypeObject *AwaitableType;
+    PyTypeObject *AccessLogType;
     PyObject *ClientDisconnected; /* exception class */
 
     PyObject *done;            /* the awaitable that is finished */
@@ -368,7 +369,8 @@ void bolide_server_answered(bolide_server *server);
 
 /* --- state.c ---------------------------------------------------------------------------------- */
 
-extern PyType_Spec bolide_server_spec, bolide_request_spec, bolide_receive_spec, bolide_awaitable_spec;
+extern PyType_Spec bolide_server_spec, bolide_request_spec, bolide_receive_spec, bolide_awaitable_spec,
+    bolide_access_log_spec;
 
 int bolide_asgi_init(PyObject *module, bolide_state *st);
 int bolide_asgi_traverse(bolide_state *st, visitproc visit, void *arg);

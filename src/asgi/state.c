@@ -64,7 +64,8 @@ static int make_types(PyObject *module, bolide_asgi_state *as) {
     if (bolide_add_type(module, &bolide_server_spec, NULL, &as->ServerType, true) < 0 ||
         bolide_add_type(module, &bolide_request_spec, NULL, &as->RequestType, false) < 0 ||
         bolide_add_type(module, &bolide_receive_spec, NULL, &as->ReceiveType, false) < 0 ||
-        bolide_add_type(module, &bolide_awaitable_spec, NULL, &as->AwaitableType, false) < 0) {
+        bolide_add_type(module, &bolide_awaitable_spec, NULL, &as->AwaitableType, false) < 0 ||
+        bolide_add_type(module, &bolide_access_log_spec, NULL, &as->AccessLogType, true) < 0) {
         return -1;
     }
     bolide_awaitable *done = PyObject_GC_New(bolide_awaitable, as->AwaitableType);
@@ -107,6 +108,7 @@ int bolide_asgi_traverse(bolide_state *st, visitproc visit, void *arg) {
     Py_VISIT(as->RequestType);
     Py_VISIT(as->ReceiveType);
     Py_VISIT(as->AwaitableType);
+    Py_VISIT(as->AccessLogType);
     Py_VISIT(as->ClientDisconnected);
     Py_VISIT(as->done);
     Py_VISIT(as->request_message);
@@ -130,6 +132,7 @@ void bolide_asgi_clear(bolide_state *st) {
     Py_CLEAR(as->RequestType);
     Py_CLEAR(as->ReceiveType);
     Py_CLEAR(as->AwaitableType);
+    Py_CLEAR(as->AccessLogType);
     Py_CLEAR(as->ClientDisconnected);
     Py_CLEAR(as->request_message);
     Py_CLEAR(as->task_names);

@@ -1,8 +1,10 @@
 """The access log in other forms: gunicorn's atoms, JSON; and logs that nobody reads."""
 
+import asyncio
 import contextlib
 import errno
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -12,10 +14,13 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 
 import httpx
 import pytest
 
+from bolide import new_event_loop
+from bolide._core import AccessLog
 from bolide.accesslog import Access, check_format
 from bolide.logqueue import QueuedHandler, queued_logs
 
@@ -376,7 +381,8 @@ def test_a_handler_of_ones_own_gets_the_usual_records(monkeypatch):
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "level", logging.INFO)
     logger.manager._clear_cache()
-    log, details = make_access_log(True, "text", None)
+    new_loop = new_event_loop()
+    log, details = make_access_log(new_loop, True, "text", None)
     assert not details
     log(("127.0.0.1", 5), "GET", "/%41", "1.1", 204)
     log(None, "GET", "/", "1.0", 599)
@@ -384,4 +390,156 @@ def test_a_handler_of_ones_own_gets_the_usual_records(monkeypatch):
         '127.0.0.1:5 - "GET /%41 HTTP/1.1" 204',
         ' - "GET / HTTP/1.0" 599',
     ]
+    new_loop.close()
     logger.manager._clear_cache()
+
+
+# --- lines formatted in C ---------------------------------------------------------------------------------------------
+
+ENDINGS = {200: b"200 OK\n", 404: b"404 Not Found\n"}
+
+
+class Portions:
+    """Takes what an AccessLog hands over."""
+
+    def __init__(self):
+        self.loop = new_event_loop()
+        self.lines = []
+        self.log = AccessLog(self.loop, self.lines.append, ENDINGS)
+
+
+@pytest.fixture
+def portions():
+    made = Portions()
+    yield made
+    made.loop.close()
+
+
+def test_lines_look_as_ever(portions):
+    log = portions.log
+    log(("127.0.0.1", 5), "GET", "/%41?b=c", "1.1", 200)
+    log(("::1", 65535), "POST", "/", "1.0", 404)
+    log(None, "HEAD", "*", "1.1", 299)
+    log(("h\xf6st", 0), "GET", "/\u20ac", "1.1", 0)
+    log.flush()
+    log.flush()
+    assert b"".join(portions.lines).decode().splitlines() == [
+        'INFO:     127.0.0.1:5 - "GET /%41?b=c HTTP/1.1" 200 OK',
+        'INFO:     ::1:65535 - "POST / HTTP/1.0" 404 Not Found',
+        'INFO:      - "HEAD * HTTP/1.1" 299 ',
+        'INFO:     h\xf6st:0 - "GET /\u20ac HTTP/1.1" 0 ',
+    ]
+    assert len(portions.lines) == 1
+
+
+def test_lines_are_handed_over_soon_and_together(portions):
+    done = portions.loop.create_future()
+    log = AccessLog(portions.loop, done.set_result, ENDINGS)
+
+    async def main():
+        for number in range(100):
+            log(None, "GET", f"/{number}", "1.1", 200)
+        assert not done.done()
+        return await asyncio.wait_for(done, DEADLINE)
+
+    lines = portions.loop.run_until_complete(main()).decode().splitlines()
+    assert lines == [f'INFO:      - "GET /{number} HTTP/1.1" 200 OK' for number in range(100)]
+
+
+def test_many_lines_and_long_ones_are_handed_over_at_once(portions):
+    for _ in range(2000):
+        portions.log(None, "GET", "/" + "x" * 100, "1.1", 200)
+    assert portions.lines
+    assert max(map(len, portions.lines)) < 70_000
+    portions.log(None, "GET", "/" + "x" * 1_000_000, "1.1", 200)
+    assert len(portions.lines[-1]) > 1_000_000
+    portions.log(None, "GET", "/last", "1.1", 200)
+    portions.log.flush()
+    assert b"".join(portions.lines).count(b"\n") == 2002
+    assert portions.lines[-1].endswith(b'"GET /last HTTP/1.1" 200 OK\n')
+
+
+def test_a_loop_that_is_closed_loses_no_line(portions):
+    portions.loop.close()
+    portions.log(None, "GET", "/", "1.1", 200)
+    assert len(portions.lines) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        (None, "GET", "/", "1.1"),
+        (None, "GET", "/", "1.1", "200"),
+        (None, "GET", "/", "1.1", 1000),
+        (None, "GET", "/", "1.1", -1),
+        (None, "GET", "/", "1.1", 1 << 70),
+        (None, b"GET", "/", "1.1", 200),
+        (None, "GET", None, "1.1", 200),
+        (None, "GET", "/\ud800", "1.1", 200),
+        ((), "GET", "/", "1.1", 200),
+        (("h", "1"), "GET", "/", "1.1", 200),
+        (("h", 70_000), "GET", "/", "1.1", 200),
+        ((5, 5), "GET", "/", "1.1", 200),
+    ],
+)
+def test_wrong_arguments_of_a_line(portions, arguments):
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        portions.log(*arguments)
+    portions.log.flush()
+    assert portions.lines == []
+
+
+def test_wrong_arguments_of_the_log(portions):
+    for endings in ([], {"200": b"x"}, {200: "x"}):
+        with pytest.raises(TypeError):
+            AccessLog(portions.loop, print, endings)
+
+
+def test_what_the_writer_raises_and_does(portions):
+    def write(lines):
+        log(None, "GET", "/again", "1.1", 200)
+        raise ValueError("on purpose")
+
+    log = AccessLog(portions.loop, write, ENDINGS)
+    log(None, "GET", "/", "1.1", 200)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="on purpose"):
+            log.flush()
+
+
+def test_an_access_log_is_garbage_with_its_loop():
+    loop = new_event_loop()
+    kept = []
+    kept.append(AccessLog(loop, kept.append, ENDINGS))
+    kept[0](None, "GET", "/", "1.1", 200)
+    loop.close()
+    found = weakref.ref(loop)
+    del loop, kept
+    gc.collect()
+    assert found() is None
+
+
+def test_a_handler_that_comes_later_gets_records(monkeypatch):
+    """The log was as it is by default when the server began, and is not any more."""
+    from bolide.accesslog import UsualLog
+
+    records = []
+    mine = logging.Handler()
+    mine.emit = records.append
+    logger = logging.Logger("later", logging.INFO)
+    logger.addHandler(mine)
+    UsualLog(logger).write(b'INFO:     1.2.3.4:5 - "GET /a"b HTTP/1.1" 200 OK\nINFO:      - "GET / HTTP/1.0" 299 \n')
+    assert [record.getMessage() for record in records] == [
+        '1.2.3.4:5 - "GET /a"b HTTP/1.1" 200',
+        ' - "GET / HTTP/1.0" 299',
+    ]
+
+
+def test_no_line_is_lost_at_the_stop(serve, client):
+    command, url = serve("main:app")
+    for number in range(500):
+        client.get(f"{url}/{number}")
+    assert command.stop() == 0
+    found = re.findall(r'"GET /(\d+) HTTP/1.1" 200 OK$', command.stdout, re.MULTILINE)
+    assert found == [str(number) for number in range(500)]
