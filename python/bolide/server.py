@@ -335,12 +335,12 @@ class Server:
         Args:
             sockets: those that were given to startup(); closed here.
         """
-        logger.info("Shutting down")
         self._notifier.stopping()
         try:
             await self._turn_away()
         finally:
             self._close_sockets(sockets, drain=not self.force_exit)
+        logger.info("Shutting down")  # from here on, responses say "connection: close"
         await self._stop_core()
         if not self.force_exit:
             await self._unless_forced(self.lifespan.shutdown())
