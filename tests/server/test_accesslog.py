@@ -211,7 +211,7 @@ def test_a_full_pipe_does_not_stop_the_server(write, tmp_path, client, arguments
                 assert client.get(url + target).status_code == 200
             process.send_signal(signal.SIGTERM)
             assert process.wait(DEADLINE) == 0
-        assert target in pipe.read(65536).decode()
+        assert b"Started" in pipe.read(65536)
 
 
 def read_until(fd, end):
