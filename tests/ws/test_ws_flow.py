@@ -164,4 +164,4 @@ def test_memory_of_idle_connections(server):
     each = (server.memory() - before) / 400
     for ws in opened:
         ws.connection.close()
-    assert each < 12 * 1024
+    assert each < 5 * 1024
