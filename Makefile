@@ -10,6 +10,8 @@ MAKEFLAGS += --no-print-directory
 
 RUFF := ruff==0.17.5
 CLANG_FORMAT := clang-format==20.1.8
+MYPY := mypy==2.4.1
+PYRIGHT := pyright[nodejs]==1.1.414
 HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
@@ -26,10 +28,11 @@ VENV := .venv-$(shell $(PYTHON) -c '$(version_of)' 2>/dev/null)
 endif
 SANITIZE_VENV := $(VENV)-sanitize
 TOOLS_VENV := .venv-tools
+TYPES_VENV := .venv-types
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # An environment whose interpreter is gone (an upgrade of the system) is made anew.
-$(foreach venv,$(VENV) $(SANITIZE_VENV) $(TOOLS_VENV),$(shell test -x $(venv)/bin/python || rm -f $(venv)/.made $(venv)/.has-*))
+$(foreach venv,$(VENV) $(SANITIZE_VENV) $(TOOLS_VENV) $(TYPES_VENV),$(shell test -x $(venv)/bin/python || rm -f $(venv)/.made $(venv)/.has-*))
 
 .PHONY: help
 help: ## List the commands
@@ -57,6 +60,12 @@ $(TOOLS_VENV)/.made: Makefile
 	@echo "making $(@D): $(RUFF), $(CLANG_FORMAT), build"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python $(PIP_INSTALL) $(RUFF) $(CLANG_FORMAT) build
+	@touch $@
+
+$(TYPES_VENV)/.made: Makefile
+	@echo "making $(@D): $(MYPY), $(PYRIGHT)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python $(PIP_INSTALL) '$(MYPY)' '$(PYRIGHT)'
 	@touch $@
 
 # bolide itself, editable, with the dependencies of one extra: $(VENV)/.has-test, $(VENV)/.has-examples.
@@ -142,6 +151,13 @@ lint: $(TOOLS_VENV)/.made ## Check the form of the C and Python sources
 	$(TOOLS_VENV)/bin/clang-format --dry-run -Werror $(c_files)
 	$(TOOLS_VENV)/bin/ruff check
 	$(TOOLS_VENV)/bin/ruff format --check
+
+.PHONY: types
+types: $(TYPES_VENV)/.made ## Check the types, and a program that uses all of them, with mypy and pyright
+	@for version in 3.11 3.13 3.15; do \
+		echo "types of Python $$version" && $(TYPES_VENV)/bin/mypy --python-version $$version && \
+		PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(TYPES_VENV)/bin/pyright --pythonversion $$version || exit 1; \
+	done
 
 .PHONY: format
 format: $(TOOLS_VENV)/.made ## Bring the C and Python sources into form

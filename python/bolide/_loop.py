@@ -19,7 +19,7 @@ import weakref
 from asyncio import base_events, constants, events, sslproto
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
 
 from . import _core, _resolver
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["EventLoopPolicy", "Loop", "install", "new_event_loop", "run"]
 
 _T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 class _WatchedDescriptors:
@@ -127,7 +128,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         except ValueError:  # a sub-interpreter
             return None
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], Any], *args: *_Ts) -> None:
         """Call callback(*args) whenever the signal comes; see asyncio.loop.add_signal_handler."""
         super().add_signal_handler(sig, callback, *args)
         self._claim_wakeup_fd()  # which asyncio has done too, but so that each signal of a storm is complained of
