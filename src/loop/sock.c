@@ -196,6 +196,11 @@ static PySendResult sock_op_send(PyObject *self, PyObject *value, PyObject **res
     }
     stop_waiting(op);
     int fd = bolide_fileno(op->sock);
+    if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) { /* a closed socket: as its own methods */
+        PyErr_Clear();
+        errno = EBADF;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
     /* fileno(), and what the future let go of, may have run any code. */
     if (fd >= 0 && op->finished) {
         PyErr_SetString(PyExc_RuntimeError, "the socket operation was closed while it was resumed");

@@ -26,7 +26,7 @@ def test_a_monkey_at_the_keyboard(seed, tmp_path):
     options = {"capture_output": True, "text": True, "timeout": seconds + 50, "cwd": tmp_path}
     result = subprocess.run(command, check=False, **options)
     assert result.returncode == 0, f"seed {seed}: {result.stderr}"
-    assert int(result.stdout.splitlines()[-1].split()[0]) > 100  # odd calls may print, too
+    assert int(result.stdout.splitlines()[-1].split()[0]) > 0  # odd calls may print, too
 
 
 def test_a_callback_that_runs_its_own_handle(loop):

@@ -323,7 +323,7 @@ def test_closed_sockets(loop):
         first.close()
         second.close()
         for operation in OPERATIONS.values():
-            with pytest.raises((OSError, ValueError)):
+            with pytest.raises(OSError, match="Bad file descriptor"):
                 await operation(loop, first)
 
     loop.run_until_complete(main())

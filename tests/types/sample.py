@@ -6,7 +6,6 @@ assert_type() states what a checker must make of an expression; `make types` hol
 import asyncio
 import socket
 import ssl
-from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import Context, copy_context
 from typing import Any, assert_type
@@ -70,8 +69,8 @@ def schedule(loop: bolide.Loop) -> None:
     assert_type(timer.cancel(), None)
     assert_type(timer.cancelled(), bool)
     assert_type(loop.call_at(loop.time() + 1, add, 1, 2).get_context(), Context)
-    assert_type(loop.create_future(), "Future[Any]")
-    assert_type(loop.create_task(answer(), name="answer"), "Task[int]")
+    assert_type(loop.create_future(), asyncio.Future[Any])
+    assert_type(loop.create_task(answer(), name="answer"), asyncio.Task[int])
     assert_type(loop.is_running(), bool)
     assert_type(loop.is_closed(), bool)
     assert_type(loop.get_debug(), bool)
