@@ -273,10 +273,12 @@ class Server:
             drain: False: leave those that wait, to another process that has the socket or to be reset.
         """
 
+    def end_keep_alive(self) -> None:
+        """From now on connections close after the response they are at, and further requests on them are not started.
+        Idle ones close after 0.1 seconds (fresh ones after 1) unless a request was on its way. Idempotent."""
+
     def shutdown(self) -> None:
-        """Close gracefully: close the listeners; connections close after the response they are at, and further requests
-        on them are not started. Idle ones close after 0.1 seconds (fresh ones after 1) unless a request was on its way.
-        Idempotent."""
+        """Close gracefully: close_listeners() and end_keep_alive(), WebSockets with the code 1001. Idempotent."""
 
     def abort(self) -> None:
         """Close by force: shutdown(), cancel the tasks of running requests, drop all connections. Idempotent."""

@@ -397,7 +397,12 @@ class Server:
         return False
 
     async def _turn_away(self) -> None:
-        """Let no new connections begin on the sockets bound here, and those that have begun on any socket be made."""
+        """Let no new connections begin on the sockets bound here, and those that have begun on any socket be made.
+
+        What is open meanwhile says in its next response that it is the last.
+        """
+        if self._core is not None:
+            self._core.end_keep_alive()
         while self._paths:
             unlink_unix(*self._paths.pop())
         for sock in self._own_sockets:

@@ -412,6 +412,17 @@ static PyObject *server_close_listeners(PyObject *self, PyObject *args, PyObject
 
 /* --- closing ---------------------------------------------------------------------------------- */
 
+PyDoc_STRVAR(end_keep_alive_doc, "end_keep_alive()\n--\n\n"
+                                 "From now on a connection closes after the response it is at, and when it is idle.");
+
+static PyObject *server_end_keep_alive(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (check_usable(server_of(self)) < 0) {
+        return NULL;
+    }
+    bolide_http_begin_closing(&server_of(self)->http);
+    Py_RETURN_NONE;
+}
+
 static void begin_shutdown(bolide_server *s, bool drain) {
     bolide_listener_close(&s->listeners, 0, drain);
     s->closing = true;
@@ -587,6 +598,7 @@ static PyMethodDef methods[] = {
     {"drop_syn", server_drop_syn, METH_O | METH_STATIC, drop_syn_doc},
     {"close_listeners", (PyCFunction)(void (*)(void))server_close_listeners, METH_VARARGS | METH_KEYWORDS,
      close_listeners_doc},
+    {"end_keep_alive", server_end_keep_alive, METH_NOARGS, end_keep_alive_doc},
     {"shutdown", server_shutdown, METH_NOARGS, shutdown_doc},
     {"abort", server_abort, METH_NOARGS, abort_doc},
     {"wait_closed", server_wait_closed, METH_NOARGS, wait_closed_doc},

@@ -190,6 +190,9 @@ void bolide_http_add(bolide_conn *c) {
 }
 
 void bolide_http_begin_closing(bolide_http *http) {
+    if (http->closing) {
+        return;
+    }
     http->closing = true;
     for (bolide_conn *c = http->conns; c != NULL; c = c->next) {
         if (bolide_conn_is_idle(c) && (c->flags & BOLIDE_CONN_LINGERING) == 0) {
