@@ -280,6 +280,9 @@ class Server:
     def shutdown(self) -> None:
         """Close gracefully: close_listeners() and end_keep_alive(), WebSockets with the code 1001. Idempotent."""
 
+    def drop_connections(self) -> None:
+        """Close as shutdown() does, and all connections now: requests go on, told that their clients are gone."""
+
     def abort(self) -> None:
         """Close by force: shutdown(), cancel the tasks of running requests, drop all connections. Idempotent."""
 

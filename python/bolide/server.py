@@ -34,6 +34,8 @@ HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _QUIET_CLOSE = 0.3
 # Seconds in which handshakes that have begun may end before a listening socket is closed.
 _LAST_HANDSHAKES = 0.05
+# Seconds that requests get to end after they were told that their clients are gone.
+_TOLD_PATIENCE = 0.5
 # Seconds that requests get to end after they have been cancelled, and then tasks that the application left running.
 _REQUEST_PATIENCE = 2.0
 _TASK_PATIENCE = 5.0
@@ -352,8 +354,12 @@ class Server:
         core.shutdown()
         closed = core.wait_closed()
         if not await self._wait_closed(closed):
-            running = core.requests_running
             if not self.force_exit:
+                # Those that wait for their clients learn that these are gone, and may end by themselves.
+                core.drop_connections()
+                await asyncio.wait([closed], timeout=_TOLD_PATIENCE)
+            running = core.requests_running
+            if running and not self.force_exit:
                 logger.error("Cancel %s running task(s), timeout graceful shutdown exceeded", running)
             core.abort()
             await asyncio.wait([closed], timeout=_FORCED_PATIENCE if self.force_exit else _REQUEST_PATIENCE)

@@ -450,6 +450,22 @@ static PyObject *server_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(drop_doc,
+             "drop_connections()\n--\n\nClose as shutdown() does, and all connections now. Running requests are "
+             "told that their clients are gone, and go on.");
+
+static PyObject *server_drop_connections(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_server *s = server_of(self);
+    if (check_usable(s) < 0) {
+        return NULL;
+    }
+    begin_shutdown(s, false);
+    for (bolide_conn *c = s->http.conns; c != NULL; c = c->next) {
+        bolide_conn_abort(c);
+    }
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(abort_doc,
              "abort()\n--\n\nClose by force: cancel the tasks of running requests and drop all connections.");
 
@@ -600,6 +616,7 @@ static PyMethodDef methods[] = {
      close_listeners_doc},
     {"end_keep_alive", server_end_keep_alive, METH_NOARGS, end_keep_alive_doc},
     {"shutdown", server_shutdown, METH_NOARGS, shutdown_doc},
+    {"drop_connections", server_drop_connections, METH_NOARGS, drop_doc},
     {"abort", server_abort, METH_NOARGS, abort_doc},
     {"wait_closed", server_wait_closed, METH_NOARGS, wait_closed_doc},
     {NULL, NULL, 0, NULL},

@@ -586,6 +586,15 @@ async def disconnect_while_suspended(scope, receive, send):
     tell(f"{key}.ended", {"outcome": outcome, "sent": number})
 
 
+@route
+async def endless_stream(scope, receive, send):
+    """Stream until told that the client has gone, and print it."""
+    await start(send)
+    await send({"type": "http.response.body", "body": b"begin", "more_body": True})
+    await receive_until_disconnect(receive)
+    print("the stream was told", flush=True)
+
+
 async def receive_until_disconnect(receive):
     """Wait until the client has gone."""
     while (await receive())["type"] != "http.disconnect":

@@ -133,6 +133,19 @@ def test_timeout_ends_what_does_not_end():
         assert "the app shuts down" in server.stdout.text
 
 
+@uvicorn_differs("cancels it")
+def test_stream_is_told_when_its_time_is_over():
+    """It gets http.disconnect and can end by itself, as it does when its client leaves."""
+    with ServerProcess("apps:app", "--timeout-graceful-shutdown", "1") as server, server.connect() as connection:
+        connection.send_request("GET", "/endless-stream")
+        assert connection.read_head().status == 200
+        assert connection.read_chunk() == b"begin"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() in exit_status_of(signal.SIGTERM)
+        assert "the stream was told" in server.stdout.text
+        assert "Cancel" not in server.log.text
+
+
 @uvicorn_differs("waits for the connection on Python 3.12 and later", always=False)
 def test_second_sigint_forces_the_end(server):
     with server.connect() as connection:
