@@ -12,9 +12,6 @@ _CLOSE = (
 _FOLDERS = "the folders are worked out by the reloader, not by the configuration: tests/server/test_reload.py"
 _WORDING = "expects other words; tests/server has ours"
 _RUN = "about the function uvicorn.run(); bolide's are Server(Config(...)).run() and the command"
-_EXIT = (
-    "ends with 3 for an application that is not found or an address that cannot be had; here that is 1, as documented"
-)
 _OPEN = "expects that the file is opened without naming its encoding"
 _OTHERS = "about one of uvicorn's several implementations; bolide has one of its own, and says so in the log"
 _QUIET = "expects log lines for connections; here those are of the C code, which logs no more than requests and faults"
@@ -48,7 +45,7 @@ REASONS: dict[str, str] = {
     "test_reload_excluded_subdirectories_are_removed": _FOLDERS,
     "test_reload_includes_exclude_dir_patterns_are_matched": _FOLDERS,
     "test_proxy_headers": "looks for the middleware; here the server applies the proxies' fields when there are any",
-    "test_app_unimportable_module": "expects a traceback; here it is one line in the log and exit code 1",
+    "test_app_unimportable_module": "expects a traceback; here it is one line in the log and an exit code",
     "test_concrete_http_class": _OTHERS,
     "test_http2_requires_zttp_protocol": _OTHERS,
     "test_ws_websockets_emits_deprecation_warning": _OTHERS,
@@ -66,8 +63,6 @@ REASONS: dict[str, str] = {
     "test_trace_logging_on_ws_protocol": _QUIET,
     "test_default_ssl_context_factory_requires_ssl_certfile": _WORDING,
     "test_ssl_context_factory_must_return_ssl_context": _WORDING,
-    "test_run_exits_with_startup_failure_on_unloadable_app": _EXIT,
-    "test_exit_on_create_server_with_invalid_host": _EXIT,
     "test_run_invalid_app_config_combination": _RUN,
     "test_run_fails_fast_in_parent_on_bad_app_path": _RUN,
     "test_run_imports_app_before_starting_event_loop": _RUN,
