@@ -147,6 +147,18 @@ def _build_bolide(environment: Environment) -> str | None:
     return f"it cannot be imported: {probe.stderr.strip().splitlines()[-1]}" if probe.returncode else None
 
 
+def make_certificate(environment: Environment) -> tuple[str, str]:
+    """A self-signed certificate and its key, made once."""
+    files = BUILD / "certificate.pem", BUILD / "key.pem"
+    if not all(path.is_file() for path in files):
+        program = (
+            "import sys, trustme; made = trustme.CA().issue_cert('localhost');"
+            "made.cert_chain_pems[0].write_to_path(sys.argv[1]); made.private_key_pem.write_to_path(sys.argv[2])"
+        )
+        run_or_fail([str(environment.python), "-c", program, *map(str, files)])
+    return str(files[0]), str(files[1])
+
+
 def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
 

@@ -53,12 +53,23 @@ def _sample(server: Process, cpu_seconds: float, result: dict) -> Sample:
 
 
 def measure_http(
-    server: Process, core: int, url: str, seconds: float, connections: int, method: str = "GET", body: int = 0
+    server: Process,
+    core: int,
+    url: str,
+    seconds: float,
+    connections: int,
+    method: str = "GET",
+    body: int = 0,
+    pipeline: int = 1,
+    style: str = "plain",
 ) -> Sample:
-    """Load `url` with wrk for about `seconds`. Raises ProcessError if the server ends, hangs or answers nothing."""
+    """Load `url` with wrk for about `seconds`; http.lua tells the styles of requests.
+
+    Raises ProcessError if the server ends, hangs or answers nothing.
+    """
     # wrk takes whole seconds; its timer thread is ended from here for shorter runs, on SIGINT, which it handles well.
     command = [find_wrk(), "-t1", f"-c{connections}", "-d", "60s", "--timeout", "5s"]
-    command += ["-s", str(HERE / "http.lua"), url, "--", method, str(body)]
+    command += ["-s", str(HERE / "http.lua"), url, "--", method, str(body), str(pipeline), style]
     before = server.cpu_seconds()
     wrk = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_on_core(core)

@@ -228,18 +228,6 @@ def write_report(run: Run, conditions: dict) -> None:
     (OUT / "loops.svg").write_text(chart, encoding="utf-8")
 
 
-def make_certificate(env: Environment) -> tuple[str, str]:
-    """A self-signed certificate and its key, made once."""
-    files = environment.BUILD / "certificate.pem", environment.BUILD / "key.pem"
-    if not all(path.is_file() for path in files):
-        program = (
-            "import sys, trustme; made = trustme.CA().issue_cert('localhost');"
-            "made.cert_chain_pems[0].write_to_path(sys.argv[1]); made.private_key_pem.write_to_path(sys.argv[2])"
-        )
-        environment.run_or_fail([str(env.python), "-c", program, *map(str, files)])
-    return str(files[0]), str(files[1])
-
-
 def parse_arguments(arguments: list[str] | None):
     def names(known, groups):
         def split(text):
@@ -276,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
         optional = [loop for loop in options.loops if loop in environment.OPTIONAL and available(loop, env.version)]
         environment.prepare(env, optional, bolide="bolide" in options.loops and not options.bolide)
         pingpong = environment.build_pingpong()
-        certificate = make_certificate(env)
+        certificate = environment.make_certificate(env)
     except BenchmarkError as error:
         sys.exit(f"error: {error}")
     run = Run(options, env, pingpong, certificate)

@@ -26,6 +26,8 @@ IDLE_CONNECTIONS = 5000
 IDLE_WEBSOCKETS = 10000
 BROADCAST_PEERS = 5000
 WARM_UP_SECONDS = 0.4
+# How much dearer a request may be with very many connections than with few.
+GROWTH = 1.15
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,24 @@ class Row:
     title: str
     app: str
     path: str = "/"
-    kind: str = "http"  # or websocket, broadcast, broadcast-compressed, idle, idle-websocket
+    # Or http-open (counted from when all are connected), websocket, broadcast, broadcast-compressed, idle,
+    # idle-websocket.
+    kind: str = "http"
     method: str = "GET"
     size: int = 0  # bytes of the request body or the message
+    pipeline: int = 1  # requests sent at once
+    style: str = "plain"  # of the requests: see http.lua
+    tls: bool = False
+    connections: int | None = None  # that are active; None: as the options say
+    idle: int = 0  # further connections that had one request and do nothing
     limit: bool = False  # the floor knows this work
     alone: bool = False  # worth knowing what the application costs by itself
     # The most that bolide may cost, relative to a peer.
     targets: dict[str, float] = field(default_factory=dict)
     # The most that it may cost in this row's own unit.
     ceiling: float | None = None
+    # Another row, which it may exceed by GROWTH only.
+    grows_from: str | None = None
 
 
 ROWS = {
@@ -58,6 +69,36 @@ ROWS = {
     "post256k": Row("POST 256 KiB echo", "raw:echo", method="POST", size=256 * 1024, targets={"uvicorn": 0.75}),
     "body1m": Row("1 MiB body", "raw:mebibyte", targets={"uvicorn": 0.70}),
     "streamed": Row("16 x 16 KiB streamed", "raw:streamed", targets={"uvicorn": 0.60, "uvicorn-zig": 0.50}),
+    "pipelined": Row("raw, 16 requests pipelined", "raw:hello", pipeline=16, limit=True),
+    "close": Row("raw, Connection: close", "raw:hello", style="close"),
+    "browser": Row("raw, the 12 headers of a browser", "raw:hello", style="browser", limit=True),
+    "https": Row("raw, HTTPS keep-alive", "raw:hello", tls=True),
+    "open1": Row("raw, 1 connection", "raw:hello", kind="http-open", connections=1, limit=True),
+    "open64": Row("raw, 64 connections", "raw:hello", kind="http-open", connections=64, limit=True),
+    "open1k": Row(
+        "raw, 1,000 connections", "raw:hello", kind="http-open", connections=1000, limit=True, grows_from="open64"
+    ),
+    "open10k": Row(
+        "raw, 10,000 connections", "raw:hello", kind="http-open", connections=10_000, limit=True, grows_from="open64"
+    ),
+    "idle1k": Row(
+        "raw, 64 connections beside 1,000 idle ones",
+        "raw:hello",
+        kind="http-open",
+        connections=64,
+        idle=1000,
+        limit=True,
+        grows_from="open64",
+    ),
+    "idle10k": Row(
+        "raw, 64 connections beside 10,000 idle ones",
+        "raw:hello",
+        kind="http-open",
+        connections=64,
+        idle=10_000,
+        limit=True,
+        grows_from="open64",
+    ),
     "text": Row("FastAPI text", "framework:app", alone=True, targets={"uvicorn": 0.58, "uvicorn-zig": 0.85}),
     "json": Row(
         "FastAPI JSON, path + query",
@@ -118,31 +159,48 @@ DEFAULT_SERVERS = ["limit", "bolide", "uvicorn", "granian"]
 class Contestants:
     """How each server is started."""
 
-    def __init__(self, env: Environment, limit: Path | None, bolide: str, baseline: str | None):
+    def __init__(
+        self,
+        env: Environment,
+        limit: Path | None,
+        bolide: str,
+        baseline: str | None,
+        certificate: tuple[str, str] | None = None,
+    ):
         self.env = env
+        self.certificate = certificate
         self.limit = limit
         self.paths = {"bolide": bolide, "baseline": baseline}
 
+    def _tls(self, server: str, row: Row) -> list[str]:
+        if not row.tls or self.certificate is None:
+            return []
+        names = ("--ssl-certificate", "--ssl-keyfile") if server == "granian" else ("--ssl-certfile", "--ssl-keyfile")
+        return [names[0], self.certificate[0], names[1], self.certificate[1]]
+
     def command(self, server: str, row: Row, port: int) -> list[str]:
         python, address = str(self.env.python), ["--host", "127.0.0.1", "--port", str(port)]
+        options = [*address, *self._tls(server, row), "--log-level", "warning"]
+        if row.kind == "http-open" and server != "granian":
+            options += ["--timeout-keep-alive", "60"]  # the first must not end before the last is open
         if server == "limit":
             return [str(self.limit), "127.0.0.1", str(port)]
         if server in ("bolide", "baseline"):
-            return [python, "-m", "bolide", row.app, *address, "--log-level", "warning", "--no-access-log"]
+            return [python, "-m", "bolide", row.app, *options, "--no-access-log"]
         if server.startswith("uvicorn"):
             loop, http = {
                 "uvicorn": ("uvloop", "httptools"),
                 "uvicorn-asyncio": ("asyncio", "h11"),
                 "uvicorn-zig": ("zuvloop", "zttp"),
             }[server]
-            command = [python, "-m", "uvicorn", row.app, *address, "--loop", loop, "--http", http]
-            return [*command, "--log-level", "warning", "--no-access-log"]
+            command = [python, "-m", "uvicorn", row.app, "--loop", loop, "--http", http]
+            return [*command, *options, "--no-access-log"]
         if server == "granian":
             command = [self.env.command("granian"), "--interface", "asgi", "--loop", "uvloop", "--workers", "1"]
             # By default it holds no more connections than its backlog.
-            many = row.kind.startswith(("idle", "broadcast"))
+            many = row.kind.startswith(("idle", "broadcast")) or row.idle + (row.connections or 0) > CONNECTIONS
             command += ["--backlog", str(2 * IDLE_WEBSOCKETS)] if many else []
-            return [*command, "--log-level", "warning", *address, row.app]
+            return [*command, *options, row.app]
         if server == "socketify":
             return [python, "-m", "socketify", row.app, *address, "--interface", "asgi", "--disable-listen-log", "True"]
         return [python, str(HERE / "apps" / "serve_with.py"), server, row.app, str(port)]
@@ -308,13 +366,24 @@ class Run:
             process.suspend()
 
     def _load(self, row: Row, process: Process, port: int, seconds: float) -> generators.Sample:
-        connections = BROADCAST_PEERS if row.kind.startswith("broadcast") else self.options.connections
-        if row.kind != "http":
-            return generators.measure_pingpong(
-                self.pingpong, process, self.load_core, row.kind, "127.0.0.1", port, connections, row.size, seconds
+        connections = row.connections or self.options.connections
+        connections = BROADCAST_PEERS if row.kind.startswith("broadcast") else connections
+        if row.kind == "http":
+            url = f"{'https' if row.tls else 'http'}://127.0.0.1:{port}{row.path}"
+            return generators.measure_http(
+                process, self.load_core, url, seconds, connections, row.method, row.size, row.pipeline, row.style
             )
-        url = f"http://127.0.0.1:{port}{row.path}"
-        return generators.measure_http(process, self.load_core, url, seconds, connections, row.method, row.size)
+        kind, size = ("http", 1) if row.kind == "http-open" else (row.kind, row.size)
+        # Each of very many connections has its turn.
+        seconds = max(seconds, connections / 4000) if row.kind == "http-open" else seconds
+        idle = _open_idle(port, row.idle, _exchange)
+        try:
+            return generators.measure_pingpong(
+                self.pingpong, process, self.load_core, kind, "127.0.0.1", port, connections, size, seconds
+            )
+        finally:
+            for client in idle:
+                client.close()
 
     def _alone(self, row: Row, name: str) -> Result:
         command = [str(self.contestants.env.python), str(HERE / "apps" / "alone.py"), row.app, row.path, "0.7"]
@@ -347,6 +416,10 @@ class Run:
                 found = report.ratio(ours.values(), theirs.values()) if theirs else None
                 if found is not None and found > wanted:
                     lines.append(f"{name}: {found:.2f} x {peer}, wanted <= {wanted:.2f}")
+            base = self.results.get(ROWS[name].grows_from or "", {}).get("bolide")
+            if base is not None and base.samples and ours.median() > GROWTH * base.median():
+                times = ours.median() / base.median()
+                lines.append(f"{name}: {times:.2f} x {ROWS[name].grows_from}, wanted <= {GROWTH:.2f}")
             ceiling = ROWS[name].ceiling
             if ceiling is not None and ours.median() > ceiling:
                 lines.append(f"{name}: {ours.median():.2f}, wanted <= {ceiling:.2f}")
@@ -383,6 +456,21 @@ def text_report(results: dict[str, dict[str, Result]]) -> str:
         lines += [f"{server}: {result.error}" for server, result in row.items() if result.error]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def growth_report(results: dict[str, dict[str, Result]]) -> list[str]:
+    """How each server's cost grows with the number of its connections, one line a row."""
+    lines = []
+    for name, row in results.items():
+        base = results.get(ROWS[name].grows_from or "", {})
+        figures = [
+            f"{server} {result.median() / base[server].median():.2f}"
+            for server, result in row.items()
+            if result.samples and server in base and base[server].samples
+        ]
+        if figures:
+            lines.append(f"{name} / {ROWS[name].grows_from}: {', '.join(figures)}")
+    return lines
 
 
 def markdown_report(results: dict[str, dict[str, Result]], conditions: dict) -> str:
@@ -461,15 +549,17 @@ def main(arguments: list[str] | None = None) -> int:
         environment.prepare(env, optional, bolide=wanted)
         limit = environment.build_limit(env) if "limit" in options.servers else None
         pingpong = environment.build_pingpong()
+        certificate = environment.make_certificate(env) if any(ROWS[name].tls for name in options.rows) else None
     except BenchmarkError as error:
         sys.exit(f"error: {error}")
-    contestants = Contestants(env, limit, options.bolide or str(ROOT / "python"), options.baseline)
+    contestants = Contestants(env, limit, options.bolide or str(ROOT / "python"), options.baseline, certificate)
     run = Run(options, contestants, pingpong)
     for name in options.rows:
         run.row(name)
     conditions = report.conditions(env.version)
     write_report(run, conditions)
     print(text_report(run.results))
+    print("\n".join(["", *growth_report(run.results)]))
     print(f"\nCPython {conditions['python']}; tables, figures and a drawing are in {OUT}")
     for line in run.misses():
         print(f"missed: {line}")

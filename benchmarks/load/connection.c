@@ -46,7 +46,7 @@ static int connect_inet(connection_t *connection, const exchange_t *exchange) {
     return type == SOCK_STREAM ? setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) : 0;
 }
 
-int connection_open(connection_t *connection, const exchange_t *exchange) {
+int connection_open(connection_t *connection, exchange_t *exchange) {
     struct timeval limit = {.tv_sec = 10};
     *connection = (connection_t){.fd = -1};
     int rc = exchange->kind == KIND_UNIX ? connect_unix(connection, exchange) : connect_inet(connection, exchange);
@@ -56,6 +56,9 @@ int connection_open(connection_t *connection, const exchange_t *exchange) {
     }
     setsockopt(connection->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
     if (exchange->kind == KIND_TLS && tls_open(connection) < 0) {
+        return -1;
+    }
+    if (exchange->kind == KIND_HTTP && http_open(connection, exchange) < 0) {
         return -1;
     }
     if (exchange->kind >= KIND_WEBSOCKET && websocket_open(connection, exchange) < 0) {

@@ -14,6 +14,7 @@ typedef enum {
     KIND_UNIX,
     KIND_UDP,
     KIND_TLS,
+    KIND_HTTP, /* a GET of the path, answered with 200 and always as many bytes */
     KIND_WEBSOCKET,
     KIND_BROADCAST,            /* WebSockets, of which one sends and all receive */
     KIND_BROADCAST_COMPRESSED, /* ... that offer permessage-deflate, as browsers do */
@@ -24,7 +25,7 @@ typedef struct {
     connection_kind_t kind;
     const char *host;      /* a dotted IPv4 address, or the path of a Unix socket */
     int port;              /* unused for a Unix socket */
-    const char *path;      /* of the WebSocket's URL */
+    const char *path;      /* of the URL */
     char *message;         /* the bytes to send, over and over */
     size_t message_length; /* bytes */
     char *reply;           /* the bytes that must come back */
@@ -55,7 +56,7 @@ typedef enum {
 uint64_t clock_now(void);
 
 /* Connect and shake hands, blocking; the socket is non-blocking afterwards. Returns 0, or -1 with a word on stderr. */
-int connection_open(connection_t *connection, const exchange_t *exchange);
+int connection_open(connection_t *connection, exchange_t *exchange);
 
 void connection_close(connection_t *connection);
 
@@ -72,6 +73,13 @@ void tls_close(connection_t *connection);
 /* As read(2) and write(2): -1 with errno EAGAIN means later. */
 ssize_t tls_read(connection_t *connection, void *bytes, size_t length);
 ssize_t tls_write(connection_t *connection, const void *bytes, size_t length);
+
+/* Fill in the message of HTTP requests for exchange->path. Returns 0 or -1. */
+int http_request(exchange_t *exchange);
+
+/* Send one request and read the answer, blocking; the first connection finds out how long answers are. Returns 0, or -1
+ * with a word on stderr. */
+int http_open(connection_t *connection, exchange_t *exchange);
 
 /* Fill in the message and reply of an echo of `size` payload bytes as WebSocket frames. Returns 0 or -1. */
 int websocket_frames(exchange_t *exchange, size_t size);

@@ -5,8 +5,9 @@
  * seconds sends on each of them a message of SIZE bytes, waits for its echo, and sends it again. Then it prints
  * one line of JSON. It is one thread and no Python, so that one core of it outruns any Python server on another.
  *
- * Usage: pingpong tcp|unix|udp|tls|websocket HOST PORT CONNECTIONS SIZE SECONDS
+ * Usage: pingpong tcp|unix|udp|tls|http|websocket HOST PORT CONNECTIONS SIZE SECONDS
  *        pingpong broadcast|broadcast-compressed HOST PORT CONNECTIONS SIZE SECONDS
+ *        for http, SIZE is not looked at: it is requests of / without a body
  *        for unix, HOST is the path of the socket and PORT is not looked at
  *        for a broadcast, one connection sends and all must get a message of whatever content; each counts, and the
  *        latency is that of the last one
@@ -169,8 +170,9 @@ static size_t percentile(const run_t *run, double share) {
 }
 
 static int kind_named(const char *name) {
-    static const char *const names[] = {"tcp", "unix", "udp", "tls", "websocket", "broadcast", "broadcast-compressed"};
-    for (int i = 0; i < 7; i++) {
+    static const char *const names[] = {"tcp",  "unix",      "udp",       "tls",
+                                        "http", "websocket", "broadcast", "broadcast-compressed"};
+    for (int i = 0; i < 8; i++) {
         if (strcmp(name, names[i]) == 0) {
             return i;
         }
@@ -183,7 +185,7 @@ int main(int argc, char **argv) {
     run_t *run = calloc(1, sizeof(*run));
     int kind = argc == 7 ? kind_named(argv[1]) : -1;
     if (kind < 0 || run == NULL) {
-        fprintf(stderr, "usage: pingpong tcp|unix|udp|tls|websocket|broadcast|broadcast-compressed HOST PORT "
+        fprintf(stderr, "usage: pingpong tcp|unix|udp|tls|http|websocket|broadcast|broadcast-compressed HOST PORT "
                         "CONNECTIONS SIZE SECONDS\n");
         return 2;
     }
@@ -192,7 +194,9 @@ int main(int argc, char **argv) {
     run->count = strtoul(argv[4], NULL, 10);
     size_t size = strtoul(argv[5], NULL, 10);
     double seconds = strtod(argv[6], NULL);
-    int rc = kind >= KIND_WEBSOCKET ? websocket_frames(&run->exchange, size) : echo_bytes(&run->exchange, size);
+    int rc = kind >= KIND_WEBSOCKET ? websocket_frames(&run->exchange, size)
+             : kind == KIND_HTTP    ? http_request(&run->exchange)
+                                    : echo_bytes(&run->exchange, size);
     if (run->count == 0 || size == 0 || rc < 0 || open_all(run) < 0) {
         return 1;
     }
