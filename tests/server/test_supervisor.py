@@ -40,7 +40,7 @@ APP = """
             began = time.monotonic()
             sum(range(5_000_000))
             # The sum is made in C, which never lets another thread have its turn.
-            sum(range(int(5_000_000 * 3 / (time.monotonic() - began))))
+            sum(range(int(5_000_000 * 1.6 / (time.monotonic() - began))))
         elif scope["path"] == "/deadlock":
             ctypes.PyDLL(None).sleep(600)
         elif scope["path"] == "/grow":
@@ -291,7 +291,7 @@ def test_a_worker_that_is_merely_busy_is_left_alone(supervise):
 
 
 def test_a_worker_that_computes_in_c_is_left_alone(supervise):
-    command, url = supervise("--timeout-worker-healthcheck", "2")
+    command, url = supervise("--timeout-worker-healthcheck", "1")
     before = pids(url, 2)
     assert int(get(f"{url}/greedy")) in before
     assert pids(url, 2) == before
