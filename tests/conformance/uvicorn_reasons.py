@@ -11,7 +11,10 @@ _CLOSE = (
 )
 _FOLDERS = "the folders are worked out by the reloader, not by the configuration: tests/server/test_reload.py"
 _WORDING = "expects other words; tests/server has ours"
-_RUN = "about the function uvicorn.run(); bolide's are Server(Config(...)).run() and the command"
+_BIND = "expects that the socket is bound by Config.bind_socket(); here the supervisor binds several"
+_PROCESS = "about uvicorn's object for a worker, and how it is asked whether it lives; tests/server/test_supervisor.py"
+_RELOADER = "about uvicorn's base class of reloaders; tests/server/test_reload.py"
+_WATCH = "looks at the arguments that watchfiles gets; tests/server/test_reload.py looks at what is watched"
 _OPEN = "expects that the file is opened without naming its encoding"
 _OTHERS = "about one of uvicorn's several implementations; bolide has one of its own, and says so in the log"
 _QUIET = "expects log lines for connections; here those are of the C code, which logs no more than requests and faults"
@@ -45,7 +48,7 @@ REASONS: dict[str, str] = {
     "test_reload_excluded_subdirectories_are_removed": _FOLDERS,
     "test_reload_includes_exclude_dir_patterns_are_matched": _FOLDERS,
     "test_proxy_headers": "looks for the middleware; here the server applies the proxies' fields when there are any",
-    "test_app_unimportable_module": "expects a traceback; here it is one line in the log and an exit code",
+    "test_app_unimportable_module": "expects a traceback; here it is one line in the log and exit code 1",
     "test_concrete_http_class": _OTHERS,
     "test_http2_requires_zttp_protocol": _OTHERS,
     "test_ws_websockets_emits_deprecation_warning": _OTHERS,
@@ -63,10 +66,25 @@ REASONS: dict[str, str] = {
     "test_trace_logging_on_ws_protocol": _QUIET,
     "test_default_ssl_context_factory_requires_ssl_certfile": _WORDING,
     "test_ssl_context_factory_must_return_ssl_context": _WORDING,
-    "test_run_invalid_app_config_combination": _RUN,
-    "test_run_fails_fast_in_parent_on_bad_app_path": _RUN,
-    "test_run_imports_app_before_starting_event_loop": _RUN,
-    "test_run_startup_failure": _RUN,
-    "test_run_match_config_params": _RUN,
+    "test_run_invalid_app_config_combination": _WORDING + ", as an error, since the server does not start",
+    "test_run_match_config_params": "serve() has its options as a TypedDict, which names no defaults",
+    "test_cli_print_version": _NAME,
+    "test_cli_call_change_reload_run": _BIND,
+    "test_cli_call_multiprocess_run": _BIND,
+    "test_cli_uds": _BIND + "; and only a socket that nobody listens on is replaced, no other file",
+    "test_cli_incomplete_app_parameter": _WORDING,
+    "test_process_ping_pong": _PROCESS,
+    "test_process_ping_pong_timeout": _PROCESS,
+    "test_process_ping_broken_pipe": _PROCESS,
+    "test_process_ready": _PROCESS,
+    "test_multiprocess_restart_aborts_when_replacement_not_ready": _PROCESS,
+    "test_wait_until_ready_bails_on_shutdown_or_dead_worker": _PROCESS,
+    "test_multiprocess_restart_stops_when_shutting_down": _PROCESS,
+    "test_reload_when_pattern_matched_file_is_changed[StatReload-False]": "the patterns hold for polling too",
+    "test_should_watch_cwd": _WATCH,
+    "test_should_watch_multiple_dirs": _WATCH,
+    "test_base_reloader_run": _RELOADER,
+    "test_base_reloader_should_exit": _RELOADER,
+    "test_base_reloader_closes_sockets_on_shutdown": _RELOADER,
     "test_invalid_format": _WORDING,
 }

@@ -2,9 +2,10 @@
 """Hold bolide against uvicorn's own tests: `uvicorn_suite.py [pytest arguments]`
 
 Fetches uvicorn's source distribution, for its tests are in no wheel (see sources.py), and runs its tests with bolide in
-uvicorn's place: those of the protocols over sockets (uvicorn_plugin.py), those of the configuration, the lifespan, the
-middleware and the server with bolide's own parts (uvicorn_parts_plugin.py). What fails has to be in uvicorn_reasons.py
-with a reason, and what is there has to fail; what is not so is looked at once more, with more patience.
+uvicorn's place: those of the protocols over sockets (uvicorn_plugin.py), those of the configuration, the lifespan and
+the middleware with bolide's own parts (uvicorn_parts_plugin.py), those of the command, the server, the supervisor and
+the reloader with those too (uvicorn_processes_plugin.py). What fails has to be in uvicorn_reasons.py with a reason, and
+what is there has to fail; what is not so is looked at once more, with more patience.
 """
 
 import sys
@@ -25,11 +26,16 @@ SUITES = {
     "uvicorn_parts_plugin": [
         "tests/test_config.py",
         "tests/test_lifespan.py",
-        "tests/test_main.py",
-        "tests/test_server.py",
         "tests/test_ssl.py",
         "tests/middleware",
         "tests/importer",
+    ],
+    # Not tests/test_subprocess.py: it is about how uvicorn uses multiprocessing.
+    "uvicorn_processes_plugin": [
+        "tests/test_cli.py",
+        "tests/test_main.py",
+        "tests/test_server.py",
+        "tests/supervisors",
     ],
 }
 # What uvicorn's tests import, besides uvicorn itself.
