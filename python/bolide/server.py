@@ -337,12 +337,14 @@ class Server:
         Args:
             sockets: those that were given to startup(); closed here.
         """
+        if self._core is not None:
+            self._core.end_keep_alive()
+        logger.info("Shutting down")
         self._notifier.stopping()
         try:
             await self._turn_away()
         finally:
             self._close_sockets(sockets, drain=not self.force_exit)
-        logger.info("Shutting down")  # from here on, responses say "connection: close"
         await self._stop_core()
         if not self.force_exit:
             await self._unless_forced(self.lifespan.shutdown())
@@ -403,12 +405,7 @@ class Server:
         return False
 
     async def _turn_away(self) -> None:
-        """Let no new connections begin on the sockets bound here, and those that have begun on any socket be made.
-
-        What is open meanwhile says in its next response that it is the last.
-        """
-        if self._core is not None:
-            self._core.end_keep_alive()
+        """Let no new connections begin on the sockets bound here, and those that have begun on any socket be made."""
         while self._paths:
             unlink_unix(*self._paths.pop())
         for sock in self._own_sockets:
