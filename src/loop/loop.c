@@ -180,9 +180,9 @@ static bool arm_tick(bolide_loop *loop) {
         return true;
     }
     uv_update_time(&loop->uv);
-    /* libuv's clock is this same one in whole milliseconds, rounded down: rounding the deadline up is never too early.
-     */
-    double delay = ceil(when * 1e3) - (double)uv_now(&loop->uv);
+    /* libuv waits a whole number of milliseconds from here on. A deadline taken as a point on its clock, which is cut
+     * to milliseconds, would come up to one more late. */
+    double delay = ceil((when - bolide_loop_time()) * 1e3);
     if (delay <= 0) {
         return false;
     }
