@@ -123,8 +123,8 @@ static PySendResult step(bolide_awaitable *a, PyObject **result) {
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
-    bool woken = a->future != NULL;
-    if (woken && end_waiting(a) < 0) {
+    bool waited = a->future != NULL, woken = waited && a->woken;
+    if (waited && end_waiting(a) < 0) {
         finish(a);
         return PYGEN_ERROR;
     }

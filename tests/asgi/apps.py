@@ -1178,3 +1178,31 @@ async def starlette_file(scope, receive, send):
     from starlette.responses import FileResponse
 
     await FileResponse(bytes.fromhex(query(scope)["path"]).decode())(scope, receive, send)
+
+
+@route
+async def awaited_by_hand(scope, receive, send):
+    """Drive receive() as no program should, and say what that gives."""
+    told = []
+
+    def attempt(call, *arguments) -> None:
+        try:
+            told.append(asyncio.isfuture(call(*arguments)))
+        except (RuntimeError, TypeError, asyncio.CancelledError) as exc:
+            told.append(type(exc).__name__)
+
+    for arguments in ((None,), (asyncio.current_task(),), (1, 2)):
+        attempt(receive, *arguments)
+    await read_body(receive)
+    waiting = receive()
+    for _ in range(3):
+        attempt(waiting.send, None)
+    waiting = receive()
+    waiting.send(None).cancel()
+    attempt(waiting.send, None)
+    waiting = receive()
+    first = waiting.send(None)
+    first.set_result(None)
+    told.append(waiting.send(None) is first)
+    waiting.close()
+    await respond(send, json.dumps(told).encode())

@@ -36,6 +36,13 @@ def test_timeout(connection):
     assert connection.get("/timeout").body == b"timed out"
 
 
+@pytest.mark.skipif(KIND != "bolide", reason="uvicorn's receive() is a coroutine function")
+def test_awaited_by_hand(connection):
+    expected = [*["TypeError"] * 3, True, "RuntimeError", "RuntimeError", "CancelledError", False]
+    assert json.loads(connection.get("/awaited-by-hand").body) == expected
+    assert connection.get("/text").status == 200
+
+
 def test_cancel_before_the_first_await(connection):
     assert connection.get("/cancel-self").body == b"caught it"
 
