@@ -19,6 +19,7 @@ enum {
     TLS_HELD = 128,      /* bolide_tls_hold() */
     TLS_RESUMING = 256,  /* a call is scheduled that delivers what was kept */
     TLS_UNWRAPPED = 512, /* on_unwrapped was called */
+    TLS_WRITING = 1024,  /* output is being encrypted further up on the C stack, or by another thread */
 };
 
 /* Where plaintext goes. */
@@ -592,12 +593,14 @@ static Py_ssize_t make_round(bolide_tls *tls) {
 
 size_t bolide_tls_encrypt(bolide_stream *s) {
     bolide_tls *tls = s->tls;
-    if (!(tls->flags & TLS_SECURE) || (tls->flags & (TLS_HELD | TLS_FAILED)) ||
+    if (!(tls->flags & TLS_SECURE) || (tls->flags & (TLS_HELD | TLS_FAILED | TLS_WRITING)) ||
         (tls->plain.first == NULL && !must_notify(tls))) {
         return 0;
     }
     Py_INCREF(tls);
+    tls->flags |= TLS_WRITING;
     Py_ssize_t made = make_round(tls);
+    tls->flags &= ~(unsigned)TLS_WRITING;
     if (made < 0) {
         fail(tls);
         made = 0;

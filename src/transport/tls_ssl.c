@@ -144,7 +144,12 @@ Py_ssize_t bolide_ssl_read(bolide_tls *tls, char *to, size_t room) {
 
 Py_ssize_t bolide_ssl_write(bolide_tls *tls, const char *data, size_t len) {
     if (tls->raw == NULL) {
-        return as_size(PyObject_CallMethod(tls->object, "write", "y#", data, (Py_ssize_t)len));
+        Py_ssize_t taken = as_size(PyObject_CallMethod(tls->object, "write", "y#", data, (Py_ssize_t)len));
+        if (taken > (Py_ssize_t)len || (taken < 0 && !PyErr_Occurred())) {
+            PyErr_SetString(PyExc_ValueError, "write() of the SSLObject must return how much it has taken");
+            return -1;
+        }
+        return taken;
     }
     PyObject *shown = show(tls, (char *)data, len, true);
     PyObject *args[2] = {tls->raw, shown};

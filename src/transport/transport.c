@@ -315,6 +315,9 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
                                   : buffered     ? "Fatal error: protocol.buffer_updated() call failed."
                                                  : "Fatal error: protocol.data_received() call failed.");
     }
+    if (!buffered) {
+        bolide_transport_release_buffer(t); /* of a protocol that was replaced in its get_buffer() */
+    }
     Py_XDECREF(result);
     Py_DECREF(t);
 }

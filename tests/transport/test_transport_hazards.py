@@ -210,3 +210,87 @@ def test_a_timeout_whose_conversion_closes_the_connection(what):
         """,
         options=("-W", "ignore"),
     )
+
+
+@only_bolide
+@with_loop
+async def test_a_buffer_is_free_again_when_its_protocol_is_replaced():
+    class Buffered(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.buffer = bytearray(100)
+
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def get_buffer(self, sizehint):
+            self.transport.set_protocol(recorder)
+            return self.buffer
+
+    recorder = Recorder()
+    left, right = socket.socketpair()
+    transport, protocol = await asyncio.get_running_loop().create_connection(Buffered, sock=left)
+    right.send(b"hello")
+    await recorder.until_received(5)
+    protocol.buffer.clear()
+    transport.abort()
+    await recorder.until_event("lost")
+    right.close()
+
+
+@only_bolide
+@pytest.mark.parametrize(
+    "write",
+    [
+        "return super().write(data)",
+        "return len(data) * 1000",
+        "return -1",
+        "super().write(data); return -5",
+        "transport.abort(); return len(data)",
+        "transport.write(b'x' * 100_000); return super().write(data)",
+        "loop.call_soon(transport.abort); return super().write(data[:1])",
+        "raise KeyError",
+        "return None",
+    ],
+)
+def test_an_ssl_object_of_a_class_of_its_own(write):
+    run_script(
+        f"""
+        import ssl
+        from support.certificates import authority
+        signal.alarm(40)
+        loop = new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        transport = None
+        class Odd(ssl.SSLObject):
+            left = 50
+            def write(self, data):
+                Odd.left -= 1
+                if transport is None or Odd.left < 0:
+                    return super().write(data)
+                {write}
+        context = authority().client()
+        context.sslobject_class = Odd
+        async def echo(reader, writer):
+            while data := await reader.read(100_000):
+                writer.write(data)
+            writer.close()
+        async def main():
+            global transport
+            server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=authority().server())
+            address = server.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname="localhost")
+            transport = writer.transport
+            for size in (1, 10_000, 200_000):
+                writer.write(b"y" * size)
+                await asyncio.sleep(0.01)
+            transport.abort()
+            await asyncio.sleep(0.01)
+            server.close()
+        try:
+            loop.run_until_complete(asyncio.wait_for(main(), 30))
+        except OSError:
+            pass
+        loop.close()
+        """,
+        options=("-W", "ignore"),
+    )
