@@ -281,6 +281,10 @@ int bolide_message_get(PyObject *message, PyObject *key, PyObject **value);
 /* As bolide_message_get(), with KeyError for what is not there: 0 or -1. */
 int bolide_message_require(PyObject *message, PyObject *key, PyObject **value);
 
+/* Make of *body, a bytes-like object, an exact bytes object: what comes after that runs no code of the application.
+ * NULL stays NULL. 0, or -1 with an exception set. */
+int bolide_body_as_bytes(PyObject **body);
+
 /* Is the type of a message this one? */
 bool bolide_message_is(PyObject *type, const char *wanted);
 

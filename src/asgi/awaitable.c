@@ -132,7 +132,9 @@ static PySendResult step(bolide_awaitable *a, PyObject **result) {
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
         return PYGEN_ERROR;
     }
+    bool was_running = bolide_loop_occupy(a->request->server->loop);
     int ready = poll_request(a, woken, result);
+    bolide_loop_vacate(a->request->server->loop, was_running);
     if (ready == 0 && begin_waiting(a) == 0) {
         *result = Py_NewRef(a->future);
         return PYGEN_NEXT;

@@ -255,7 +255,7 @@ static int is_done(bolide_request *r, PyObject *task) {
 }
 
 int bolide_request_end_task(bolide_request *r, PyObject *task) {
-    int done = is_done(r, task);
+    int done = task == r->task ? is_done(r, task) : 0;
     if (done <= 0) {
         if (done == 0) {
             PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
@@ -263,11 +263,15 @@ int bolide_request_end_task(bolide_request *r, PyObject *task) {
         return -1;
     }
     if (delist(r)) {
+        bolide_loop *loop = (bolide_loop *)Py_NewRef(r->server->loop);
+        bool was_running = bolide_loop_occupy(loop);
         Py_INCREF(task);
         Py_CLEAR(r->task);
         end(r, result_of(r, task), true);
         Py_DECREF(task);
         Py_DECREF(r);
+        bolide_loop_vacate(loop, was_running);
+        Py_DECREF(loop);
     }
     return 0;
 }

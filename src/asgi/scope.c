@@ -209,7 +209,9 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
 
 /* What c->tls is to be. New reference, or NULL with an exception set. */
 static PyObject *describe_tls(const bolide_server *server, const bolide_conn *c) {
-    PyObject *extension = PyObject_CallOneArg(server->tls_extension, c->stream.tls->object);
+    PyObject *object = Py_NewRef(c->stream.tls->object); /* the call may close the connection */
+    PyObject *extension = PyObject_CallOneArg(server->tls_extension, object);
+    Py_DECREF(object);
     if (extension != NULL && !PyDict_Check(extension)) {
         PyErr_SetString(PyExc_TypeError, "tls_extension must return a dict");
         Py_CLEAR(extension);

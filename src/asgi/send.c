@@ -32,6 +32,18 @@ bool bolide_message_is(PyObject *type, const char *wanted) {
            memcmp(PyUnicode_1BYTE_DATA(type), wanted, len) == 0;
 }
 
+int bolide_body_as_bytes(PyObject **body) {
+    if (*body == NULL || PyBytes_CheckExact(*body)) {
+        return 0;
+    }
+    if (!PyObject_CheckBuffer(*body)) {
+        PyErr_Format(PyExc_TypeError, "a bytes-like object is required, not '%.100s'", Py_TYPE(*body)->tp_name);
+        return -1;
+    }
+    Py_SETREF(*body, PyBytes_FromObject(*body));
+    return *body != NULL ? 0 : -1;
+}
+
 /* Check the message's type. 0, or -1 with RuntimeError set. */
 static int expect_type(PyObject *type, const char *wanted) {
     if (bolide_message_is(type, wanted)) {
@@ -187,11 +199,8 @@ static int send_body(bolide_request *r, PyObject *message) {
     if (more != NULL && (is_more = PyObject_IsTrue(more)) < 0) {
         goto done;
     }
-    if (body != NULL && !PyBytes_CheckExact(body) && PyObject_CheckBuffer(body)) {
-        Py_SETREF(body, PyBytes_FromObject(body));
-        if (body == NULL) {
-            goto done;
-        }
+    if (bolide_body_as_bytes(&body) < 0) {
+        goto done;
     }
     /* All of that may have run code of the application. */
     if ((r->flags & (BOLIDE_REQUEST_COMPLETE | BOLIDE_REQUEST_BODY_SENT)) != 0 || r->file != 0) {
@@ -275,7 +284,10 @@ PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyOb
     /* The application may drop its last reference to us from within its own code. */
     Py_INCREF(r);
     PyObject *awaitable = NULL;
-    if (send_message(r, args[0]) == 0) {
+    bool was_running = bolide_loop_occupy(r->server->loop);
+    int status = send_message(r, args[0]);
+    bolide_loop_vacate(r->server->loop, was_running);
+    if (status == 0) {
         bool wait = (r->flags & BOLIDE_REQUEST_COMPLETE) == 0 && r->conn != NULL && bolide_conn_is_open(r->conn) &&
                     bolide_stream_is_full(&r->conn->stream);
         bolide_await_kind kind = r->file != 0 ? BOLIDE_AWAIT_FILE : BOLIDE_AWAIT_DRAIN;

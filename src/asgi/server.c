@@ -345,13 +345,13 @@ static PyObject *server_listen(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     tls = tls != Py_None ? tls : NULL;
-    if (s->closing) {
-        PyErr_SetString(PyExc_RuntimeError, "the server is shut down");
-        return NULL;
-    }
     int fd = PyObject_AsFileDescriptor(sock);
     int is_pipe = fd >= 0 ? is_unix(fd) : -1;
     if (is_pipe < 0) {
+        return NULL;
+    }
+    if (s->closing) {
+        PyErr_SetString(PyExc_RuntimeError, "the server is shut down");
         return NULL;
     }
     int status = bolide_listener_open(&s->http, fd, is_pipe != 0, backlog, tls, &s->listeners);
@@ -388,7 +388,9 @@ static PyObject *server_replace_ssl_context(PyObject *self, PyObject *tls) {
     if (check_usable(s) < 0 || bolide_tls_check_context(s->st, tls) < 0) {
         return NULL;
     }
+    bool was_running = bolide_loop_occupy(s->loop);
     bolide_listener_replace_tls(s->listeners, tls);
+    bolide_loop_vacate(s->loop, was_running);
     Py_RETURN_NONE;
 }
 
@@ -406,7 +408,9 @@ static PyObject *server_close_listeners(PyObject *self, PyObject *args, PyObject
         check_usable(s) < 0) {
         return NULL;
     }
+    bool was_running = bolide_loop_occupy(s->loop);
     bolide_listener_close(&s->listeners, number, drain != 0);
+    bolide_loop_vacate(s->loop, was_running);
     Py_RETURN_NONE;
 }
 
@@ -443,10 +447,13 @@ PyDoc_STRVAR(shutdown_doc, "shutdown()\n--\n\nClose gracefully: the listeners as
                            "moment, the others after the response they are at.");
 
 static PyObject *server_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    if (check_usable(server_of(self)) < 0) {
+    bolide_server *s = server_of(self);
+    if (check_usable(s) < 0) {
         return NULL;
     }
-    begin_shutdown(server_of(self), true);
+    bool was_running = bolide_loop_occupy(s->loop);
+    begin_shutdown(s, true);
+    bolide_loop_vacate(s->loop, was_running);
     Py_RETURN_NONE;
 }
 
@@ -474,12 +481,15 @@ static PyObject *server_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (check_usable(s) < 0) {
         return NULL;
     }
+    bool was_running = bolide_loop_occupy(s->loop);
     begin_shutdown(s, false);
-    if (bolide_request_cancel_all(s) < 0) {
-        return NULL;
-    }
-    for (bolide_conn *c = s->http.conns; c != NULL; c = c->next) {
+    int status = bolide_request_cancel_all(s);
+    for (bolide_conn *c = s->http.conns; c != NULL && status == 0; c = c->next) {
         bolide_conn_abort(c);
+    }
+    bolide_loop_vacate(s->loop, was_running);
+    if (status < 0) {
+        return NULL;
     }
     Py_RETURN_NONE;
 }

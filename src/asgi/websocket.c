@@ -226,7 +226,7 @@ static void refuse(bolide_request *r, int status) {
 static void finish_denial(bolide_request *r) {
     bolide_websocket *ws = r->ws;
     ws->state = BOLIDE_WEBSOCKET_CLOSED;
-    bool whole = ws->denial_headers != NULL && bolide_websocket_start_denial(r) == 0 &&
+    bool whole = ws->denial_headers != NULL && bolide_websocket_start_denial(r) == 0 && r->conn != NULL &&
                  bolide_response_body(&r->conn->stream, &r->response, NULL, false) == 0;
     PyErr_Clear();
     if (r->conn == NULL) {

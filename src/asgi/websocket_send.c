@@ -11,9 +11,9 @@ static bool is_gone(const bolide_request *r) {
     return r->conn == NULL || r->ws->gone || !bolide_conn_is_open(r->conn);
 }
 
-/* An exception about calls that overlap: what is being answered was answered meanwhile. */
+/* An exception about calls that overlap: reading the message has sent another. */
 static int overtaken(void) {
-    PyErr_SetString(PyExc_RuntimeError, "another send() has answered the handshake meanwhile");
+    PyErr_SetString(PyExc_RuntimeError, "another message was sent meanwhile");
     return -1;
 }
 
@@ -53,7 +53,7 @@ static int send_accept(bolide_request *r, PyObject *message) {
         Py_CLEAR(subprotocol);
     }
     if (headers != NULL) {
-        Py_SETREF(headers, PySequence_Tuple(headers)); /* no code runs between the next checks and the answer */
+        Py_SETREF(headers, bolide_plain_headers(headers)); /* no code runs between the next checks and the answer */
         if (headers == NULL) {
             goto done;
         }
@@ -127,7 +127,10 @@ static int send_denial_start(bolide_request *r, PyObject *message) {
     if (get_optional(message, as->str_headers, &headers) < 0) {
         return -1;
     }
-    Py_XSETREF(headers, headers != NULL ? PySequence_List(headers) : PyList_New(0));
+    Py_XSETREF(headers, headers != NULL ? bolide_plain_headers(headers) : PyTuple_New(0));
+    if (headers != NULL) {
+        Py_SETREF(headers, PySequence_List(headers)); /* ours, to be added to */
+    }
     if (headers == NULL) {
         return -1;
     }
@@ -151,8 +154,8 @@ int bolide_websocket_start_denial(bolide_request *r) {
     return result;
 }
 
-/* Give a denial response that comes in one piece the length that its headers do not say. 0, or -1 with an exception
- * set. */
+/* Give a denial response that comes in one piece, a bytes object or NULL, the length that its headers do not say. 0, or
+ * -1 with an exception set. */
 static int add_length(bolide_request *r, PyObject *body) {
     PyObject *headers = r->ws->denial_headers;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
@@ -168,8 +171,7 @@ static int add_length(bolide_request *r, PyObject *body) {
             return 0;
         }
     }
-    Py_ssize_t len = body != NULL ? PyObject_Size(body) : 0;
-    PyObject *text = len >= 0 ? PyUnicode_FromFormat("%zd", len) : NULL;
+    PyObject *text = PyUnicode_FromFormat("%zd", body != NULL ? PyBytes_GET_SIZE(body) : 0);
     PyObject *value = text != NULL ? PyUnicode_AsASCIIString(text) : NULL;
     PyObject *pair = value != NULL ? Py_BuildValue("(yO)", "content-length", value) : NULL;
     int result = pair != NULL ? PyList_Append(headers, pair) : -1;
@@ -189,18 +191,23 @@ static int send_denial_body(bolide_request *r, PyObject *message) {
         (more != NULL && (is_more = PyObject_IsTrue(more)) < 0)) {
         goto done;
     }
-    bool known = is_more != 0 || r->ws->denial_headers == NULL ||
-                 (body != NULL && !PyBytes_Check(body) && !PyByteArray_Check(body));
-    if (!known && add_length(r, body) < 0) {
+    if (bolide_body_as_bytes(&body) < 0) {
         goto done;
     }
-    if (is_gone(r)) {
-        result = disconnected(r);
+    if (is_gone(r) || r->ws->state != BOLIDE_WEBSOCKET_DENYING) {
+        result = is_gone(r) ? disconnected(r) : overtaken();
+        goto done;
+    }
+    if (r->ws->denial_headers != NULL && !is_more && add_length(r, body) < 0) {
         goto done;
     }
     if (r->ws->denial_headers != NULL && bolide_websocket_start_denial(r) < 0) {
         /* Nothing was sent: the end of the application answers. */
         r->ws->state = BOLIDE_WEBSOCKET_CONNECTING;
+        goto done;
+    }
+    if (r->conn == NULL) {
+        result = disconnected(r);
         goto done;
     }
     result = bolide_response_body(&r->conn->stream, &r->response, body, is_more != 0);
@@ -293,6 +300,8 @@ static int send_close(bolide_request *r, PyObject *message) {
         PyErr_Format(PyExc_ValueError, "reason is longer than %d bytes", BOLIDE_WS_REASON_MAX);
     } else if (text != NULL && is_gone(r)) {
         disconnected(r);
+    } else if (text != NULL && r->ws->state != BOLIDE_WEBSOCKET_OPEN) {
+        overtaken();
     } else if (text != NULL) {
         r->ws->state = BOLIDE_WEBSOCKET_CLOSED;
         r->ws->code = (int)code;
@@ -364,6 +373,7 @@ PyObject *bolide_websocket_send(PyObject *self, PyObject *const *args, size_t na
     /* The application may drop its last reference to us from within its own code. */
     Py_INCREF(r);
     PyObject *awaitable = NULL, *type;
+    bool was_running = bolide_loop_occupy(r->server->loop);
     if (bolide_message_require(args[0], r->server->st->str_type, &type) == 0) {
         if (send_message(r, args[0], type) == 0) {
             bool wait =
@@ -372,6 +382,7 @@ PyObject *bolide_websocket_send(PyObject *self, PyObject *const *args, size_t na
         }
         Py_DECREF(type);
     }
+    bolide_loop_vacate(r->server->loop, was_running);
     Py_DECREF(r);
     return awaitable;
 }

@@ -265,9 +265,7 @@ static int put_field(head_writer *w, seen_fields *seen, PyObject *name, PyObject
     return keep < 0 ? -1 : 0;
 }
 
-/* `headers` as a list or tuple whose items are lists or tuples: reading those runs no code of the application. New
- * reference, or NULL with an exception set. */
-static PyObject *plain_headers(PyObject *headers) {
+PyObject *bolide_plain_headers(PyObject *headers) {
     bool plain = PyList_CheckExact(headers) || PyTuple_CheckExact(headers);
     for (Py_ssize_t i = 0; plain && i < PySequence_Fast_GET_SIZE(headers); i++) {
         PyObject *item = PySequence_Fast_GET_ITEM(headers, i);
@@ -291,7 +289,7 @@ static PyObject *plain_headers(PyObject *headers) {
     return list;
 }
 
-/* Append the field lines of `headers` (as plain_headers() gives them). 0, or -1 with an exception set. */
+/* Append the field lines of `headers` (as bolide_plain_headers() gives them). 0, or -1 with an exception set. */
 static int put_fields(head_writer *w, seen_fields *seen, PyObject *headers) {
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(headers); i++) {
         PyObject *item = PySequence_Fast_GET_ITEM(headers, i);
@@ -378,7 +376,7 @@ int bolide_response_start(bolide_stream *s, bolide_defaults *d, bolide_response 
     head_writer w;
     seen_fields seen = {0};
     /* First, because an iterator may run code that queues output, which must not happen while room is reserved. */
-    PyObject *plain = headers != NULL ? plain_headers(headers) : NULL;
+    PyObject *plain = headers != NULL ? bolide_plain_headers(headers) : NULL;
     if (headers != NULL && plain == NULL) {
         return -1;
     }

@@ -36,6 +36,10 @@ int bolide_response_start(bolide_stream *s, bolide_defaults *d, bolide_response 
  * with an exception set: nothing of the piece was queued, except when the body ends short of its length. */
 int bolide_response_body(bolide_stream *s, bolide_response *r, PyObject *body, bool more);
 
+/* `headers` as a list or tuple whose items are lists or tuples: reading those runs no code of the application. New
+ * reference, or NULL with an exception set. */
+PyObject *bolide_plain_headers(PyObject *headers);
+
 /* As bolide_response_body() for a piece of `len` bytes that the caller sends itself between these two: the first checks
  * the length, and queues what stands before the piece; the second queues what stands behind it. 0, or -1 with an
  * exception set. */

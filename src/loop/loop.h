@@ -104,6 +104,18 @@ static inline bolide_loop *bolide_loop_of(const void *uv_handle) {
     return (bolide_loop *)((const uv_handle_t *)uv_handle)->loop->data;
 }
 
+/* Around C code that goes through what only the uv loop's callbacks free, with calls of Python in between: outside of a
+ * run too, the loop then counts as running, so that nothing down there can run or close it. */
+static inline bool bolide_loop_occupy(bolide_loop *loop) {
+    bool was_running = loop->running;
+    loop->running = true;
+    return was_running;
+}
+
+static inline void bolide_loop_vacate(bolide_loop *loop, bool was_running) {
+    loop->running = was_running;
+}
+
 /* --- for the layers above --------------------------------------------------------------------- */
 
 /* loop.call_soon(callback, *args) with `context` (NULL: a copy of the current one) for callers that drop the handle.

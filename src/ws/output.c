@@ -146,6 +146,19 @@ static void compress_for_many(bolide_conn *c, int opcode, const char *data, size
     PyErr_Clear();
 }
 
+/* Send `len` bytes of the scratch space. Longer ones from an object of their own: what the header of such a frame makes
+ * room for may wake somebody who sends, too. */
+static int put_scratch(bolide_conn *c, int opcode, size_t len) {
+    const char *scratch = bolide_ws_of(c)->config->scratch;
+    if (len <= BOLIDE_RESERVE_MAX - BOLIDE_WS_OUT_HEADER_MAX) {
+        return put_frame(c, opcode, true, scratch, len, NULL);
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(scratch, (Py_ssize_t)len);
+    int result = bytes != NULL ? put_frame(c, opcode, true, PyBytes_AS_STRING(bytes), len, bytes) : -1;
+    Py_XDECREF(bytes);
+    return result;
+}
+
 /* Send a compressed message. 0, or -1 with MemoryError set: the connection can't be used any more. */
 static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *message) {
     bolide_ws *ws = bolide_ws_of(c);
@@ -163,7 +176,7 @@ static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t l
         Py_DECREF(frame);
     } else {
         size_t size = compress(config, ws->deflate, data, len);
-        result = size > 0 ? put_frame(c, opcode, true, config->scratch, size, NULL) : -1;
+        result = size > 0 ? put_scratch(c, opcode, size) : -1;
     }
     trim_scratch(config);
     if (result < 0) {

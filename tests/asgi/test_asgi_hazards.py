@@ -6,62 +6,12 @@ In processes of their own, because a failure may be a crash.
 import textwrap
 
 import pytest
-from support.loops import run_script
-
-PRELUDE = """
-from bolide._core import Server
-
-signal.alarm(40)
-HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
-END = {"type": "http.response.body", "body": b"ok"}
-reports = []
-errors = []
-loop = new_event_loop()
-loop.set_exception_handler(lambda loop, context: reports.append(context))
-listening = socket.create_server(("127.0.0.1", 0))
-listening.setblocking(False)
-
-async def ask(request, until=b"ok"):
-    client = socket.socket()
-    client.setblocking(False)
-    await loop.sock_connect(client, listening.getsockname())
-    await loop.sock_sendall(client, request)
-    got = b""
-    while until not in got:
-        data = await loop.sock_recv(client, 100_000)
-        if not data:
-            break
-        got += data
-    client.close()
-    return got
-
-async def finish(send):
-    await send(HEAD)
-    await send(END)
-
-GET = b"GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n"
-"""
-
-
-def serve(source: str) -> None:
-    """Run an application `app` and a coroutine `main` against each other."""
-    run_script(
-        PRELUDE
-        + textwrap.dedent(source)
-        + """
-server = Server(loop, app)
-server.listen(listening, 100)
-loop.run_until_complete(asyncio.wait_for(main(), 30))
-server.shutdown()
-loop.run_until_complete(server.wait_closed())
-loop.close()
-"""
-    )
+from support.asgi_script import run_server
 
 
 def test_receive_is_awaited_while_its_future_is_made():
     """A subclass of the loop is asked by each new Future whether it debugs."""
-    serve(
+    run_server(
         """
         class Odd(type(loop)):
             prank = None
@@ -100,7 +50,7 @@ def test_receive_is_awaited_while_its_future_is_made():
     ],
 )
 def test_a_body_that_sends_a_body_while_it_is_read(message):
-    serve(
+    run_server(
         f"""
         prank = None
         def play():
@@ -135,7 +85,7 @@ def test_a_body_that_sends_a_body_while_it_is_read(message):
 
 def test_a_socket_operation_in_the_first_step_of_a_request():
     """What is being parsed stands in the loop's buffer: that is not the one to receive into."""
-    serve(
+    run_server(
         """
         left, right = socket.socketpair()
         left.setblocking(False)
@@ -156,7 +106,7 @@ def test_a_socket_operation_in_the_first_step_of_a_request():
 
 def test_the_end_of_a_request_before_asks_for_the_connection():
     """The state of the request before dies with it, and its finalizer uses what the next one has."""
-    serve(
+    run_server(
         """
         class Last:
             def __init__(self, *calls): self.calls = calls
@@ -182,10 +132,8 @@ def test_the_end_of_a_request_before_asks_for_the_connection():
 
 @pytest.mark.parametrize("how", ["loop.close()", "server.shutdown(); loop.close()", "server.close_listeners()"])
 def test_a_server_taken_down_from_outside_its_loop(how):
-    run_script(
-        PRELUDE
-        + textwrap.dedent(
-            f"""
+    run_server(
+        f"""
         async def app(scope, receive, send):
             while True:
                 await receive()
@@ -193,28 +141,181 @@ def test_a_server_taken_down_from_outside_its_loop(how):
         server = Server(loop, app)
         server.listen(listening, 100)
         async def main():
-            clients = []
-            for _ in range(5):
-                client = socket.socket()
-                client.setblocking(False)
-                await loop.sock_connect(client, listening.getsockname())
-                await loop.sock_sendall(client, GET + b"GET /half")
-                clients.append(client)
-            await asyncio.sleep(0.05)
+            clients = [await connect(GET + b"GET /half") for _ in range(5)]
+            while server.requests_running < 5:
+                await asyncio.sleep(0.01)
             return clients
         clients = loop.run_until_complete(main())
         {how}
         for method in ("shutdown", "close_listeners", "wait_closed"):
-            try:
+            with contextlib.suppress(RuntimeError):
                 getattr(server, method)()
-            except RuntimeError:
-                pass
         del server
         gc.collect()
-        if not loop.is_closed():
-            loop.close()
+        loop.close()
         gc.collect()
+        """,
+        run="",
+    )
+
+
+def test_receive_takes_no_futures():
+    """The task that runs the application tells its end by calling receive(): nobody else can."""
+    run_server(
         """
+        async def app(scope, receive, send):
+            done = loop.create_future()
+            done.set_result(None)
+            for argument in (done, asyncio.current_task(), 5):
+                try:
+                    receive(argument)
+                except TypeError as error:
+                    errors.append(error)
+            await asyncio.sleep(0)
+            try:
+                receive(done)
+            except TypeError as error:
+                errors.append(error)
+            await finish(send)
+        async def main():
+            assert (await ask(GET)).endswith(b"ok")
+            assert len(errors) == 4, errors
+        """
+    )
+
+
+KINDS_OF_LOOP = """
+class Closing(type(loop)):
+    closing = False
+    def call_soon(self, *args, **kwargs):
+        if self.closing:
+            self.closing = False
+            try:
+                self.close()
+            except RuntimeError as error:
+                errors.append(error)
+        return super().call_soon(*args, **kwargs)
+loop = Closing()
+"""
+
+
+@pytest.mark.parametrize("call", ["server.abort()", "server.shutdown()"])
+def test_a_loop_that_is_closed_by_what_the_end_of_its_server_wakes(call):
+    """Outside of a run of the loop, close() is allowed: but not while the server goes through its connections."""
+    run_server(
+        KINDS_OF_LOOP
+        + textwrap.dedent(
+            f"""
+            async def app(scope, receive, send):
+                if scope["type"] == "websocket":
+                    await receive()
+                while True:
+                    await receive()
+            server = Server(loop, app)
+            server.listen(listening, 100)
+            async def main():
+                clients = [await connect(request) for request in (GET, UPGRADE) * 5]
+                while server.requests_running < 10:
+                    await asyncio.sleep(0.01)
+                return clients
+            clients = loop.run_until_complete(main())
+            loop.closing = True
+            try:
+                {call}
+            except RuntimeError as error:
+                errors.append(error)
+            assert errors or loop.closing, (errors, loop.closing)
+            loop.closing = False
+            loop.close()
+            """
         ),
-        options=("-W", "ignore"),
+        run="",
+    )
+
+
+def test_a_loop_that_is_closed_while_a_message_is_read_outside_of_its_run():
+    run_server(
+        """
+        kept = []
+        async def app(scope, receive, send):
+            kept.append(send)
+            await asyncio.sleep(99)
+        class Headers(list):
+            def __iter__(self):
+                yield b"x", b"1"
+                try:
+                    loop.close()
+                except RuntimeError as error:
+                    errors.append(error)
+                gc.collect()
+                yield b"content-length", b"2"
+        server = Server(loop, app)
+        server.listen(listening, 100)
+        async def main():
+            client = await connect(GET)
+            while not kept:
+                await asyncio.sleep(0.01)
+            return client
+        client = loop.run_until_complete(main())
+        try:
+            kept[0]({**HEAD, "headers": Headers()})
+            kept[0](END)
+        except OSError as error:
+            errors.append(error)
+        assert errors
+        loop.close()
+        """,
+        run="",
+    )
+
+
+def test_a_context_of_tls_whose_end_closes_the_loop():
+    run_server(
+        """
+        from support.certificates import authority
+        import ssl
+        async def app(scope, receive, send):
+            await finish(send)
+        class Context(ssl.SSLContext):
+            def __del__(self):
+                try:
+                    loop.close()
+                except RuntimeError as error:
+                    errors.append(error)
+        server = Server(loop, app)
+        for _ in range(3):
+            server.listen(socket.create_server(("127.0.0.1", 0)), ssl_context=Context(ssl.PROTOCOL_TLS_SERVER))
+        server.replace_ssl_context(authority().server())
+        assert errors or loop.is_closed()
+        loop.close()
+        """,
+        run="",
+    )
+
+
+def test_a_result_of_tls_extension_that_closes_the_connection():
+    run_server(
+        """
+        import functools, ssl
+        from support.certificates import authority
+        async def app(scope, receive, send):
+            await finish(send)
+        def extension(ssl_object):
+            server.abort()
+            gc.collect()
+            return {"version": ssl_object.version()}
+        server = Server(loop, app, tls_extension=functools.partial(extension))
+        server.listen(listening, ssl_context=authority().server())
+        async def main():
+            for _ in range(1):
+                with contextlib.suppress(OSError):
+                    reader, writer = await asyncio.open_connection(
+                        *listening.getsockname(), ssl=authority().client(), server_hostname="localhost"
+                    )
+                    writer.write(GET)
+                    await reader.read()
+        loop.run_until_complete(asyncio.wait_for(main(), 20))
+        loop.close()
+        """,
+        run="",
     )
