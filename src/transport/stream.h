@@ -152,8 +152,7 @@ static inline int bolide_stream_traverse(const bolide_stream *s, visitproc visit
     return 0;
 }
 
-/* --- between stream.c and tls.c --------------------------------------------------------------------------------------
- */
+/* --- between stream.c, tls.c and tls_records.c ------------------------------------------------------------------- */
 
 /* Read the socket, or do not, whatever the owner wants. 0 or a negative uv code; idempotent. */
 int bolide_stream_poll_start(bolide_stream *s);

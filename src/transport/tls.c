@@ -2,36 +2,10 @@
 
 #include <string.h>
 
+#include "transport/tls_filter.h"
 #include "transport/tls_ssl.h"
 
-#define CIPHER_MAX    (BOLIDE_TLS_RECORD + 2048) /* and ciphertext, by the most generous version of the protocol */
-#define DIRECT_MIN    4096                       /* shorter output is gathered into one record */
-#define ENCRYPT_ROUND (64 * 1024)                /* ciphertext that is made before the socket is asked to take it */
-
-enum {
-    TLS_SECURE = 1,      /* the handshake is complete */
-    TLS_PEER_CLOSED = 2, /* the peer's close_notify was read */
-    TLS_EOF = 4,         /* the peer's FIN was read */
-    TLS_NOTIFIED = 8,    /* our close_notify is made */
-    TLS_FAILED = 16,     /* the owner was told of an error */
-    TLS_UNFRAMED = 32,   /* the input does not consist of TLS records: `records` is but a flag */
-    TLS_BUSY = 64,       /* input is being processed further up on the C stack */
-    TLS_HELD = 128,      /* bolide_tls_hold() */
-    TLS_RESUMING = 256,  /* a call is scheduled that delivers what was kept */
-    TLS_UNWRAPPED = 512, /* on_unwrapped was called */
-    TLS_WRITING = 1024,  /* output is being encrypted further up on the C stack, or by another thread */
-};
-
-/* Where plaintext goes. */
-typedef struct {
-    char *base; /* NULL: not known yet */
-    size_t room, used;
-    size_t expected; /* no more than this will come; 0: not known */
-    bool shared;     /* it is shared->in */
-} sink;
-
-/* Queue the ciphertext that was made for the socket: its length, or -1 with an exception set. */
-static Py_ssize_t drain(bolide_tls *tls) {
+Py_ssize_t bolide_tls_drain(bolide_tls *tls) {
     PyObject *bytes = PyObject_CallMethodNoArgs(tls->outgoing, tls->st->str_read);
     if (bytes == NULL) {
         return -1;
@@ -74,7 +48,7 @@ static void fail_with(bolide_tls *tls, PyObject *exception) {
     bolide_stream_poll_stop(s);
     if (!(s->flags & BOLIDE_STREAM_BROKEN)) {
         s->flags |= BOLIDE_STREAM_BROKEN; /* an error of the alert's sending is not the one to report */
-        if (drain(tls) < 0) {
+        if (bolide_tls_drain(tls) < 0) {
             PyErr_Clear();
         }
         bolide_stream_send(s);
@@ -89,8 +63,7 @@ static void fail_with(bolide_tls *tls, PyObject *exception) {
     Py_XDECREF(exception);
 }
 
-/* The same with the exception that is set. */
-static void fail(bolide_tls *tls) {
+void bolide_tls_fail(bolide_tls *tls) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
@@ -102,13 +75,12 @@ static void fail(bolide_tls *tls) {
     fail_with(tls, value);
 }
 
-/* The same with one of a class and, unless NULL, a message. */
-static void fail_because(bolide_tls *tls, PyObject *class, PyObject *message) {
+void bolide_tls_fail_because(bolide_tls *tls, PyObject *class, PyObject *message) {
     PyObject *exception = PyObject_CallFunctionObjArgs(class, message, NULL);
     if (exception != NULL) {
         fail_with(tls, exception);
     } else {
-        fail(tls);
+        bolide_tls_fail(tls);
     }
 }
 
@@ -120,7 +92,7 @@ static void arm_timer(bolide_tls *tls, PyObject *seconds) {
     }
     double delay = PyFloat_AsDouble(seconds);
     if (delay == -1 && PyErr_Occurred()) {
-        fail(tls);
+        bolide_tls_fail(tls);
         return;
     }
     PyObject *argv[1] = {Py_True};
@@ -129,7 +101,7 @@ static void arm_timer(bolide_tls *tls, PyObject *seconds) {
     }
     tls->timer = bolide_loop_call_later(tls->stream->loop, delay, (PyObject *)tls, argv, 1, NULL);
     if (tls->timer == NULL) {
-        fail(tls);
+        bolide_tls_fail(tls);
     }
 }
 
@@ -144,10 +116,10 @@ static void on_timeout(bolide_tls *tls) {
                : PyUnicode_FromFormat("SSL handshake is taking longer than %S seconds: aborting the connection",
                                       tls->handshake_timeout);
     if (message == NULL) {
-        fail(tls);
+        bolide_tls_fail(tls);
         return;
     }
-    fail_because(tls, secure ? PyExc_TimeoutError : PyExc_ConnectionAbortedError, message);
+    bolide_tls_fail_because(tls, secure ? PyExc_TimeoutError : PyExc_ConnectionAbortedError, message);
     Py_DECREF(message);
 }
 
@@ -159,7 +131,7 @@ static void become_secure(bolide_tls *tls) {
     cancel_timer(tls);
     Py_ssize_t left = bolide_ssl_pending(tls, tls->incoming);
     if (left < 0) {
-        fail(tls);
+        bolide_tls_fail(tls);
         return;
     }
     if (left == 0) {
@@ -177,7 +149,7 @@ static void become_secure(bolide_tls *tls) {
     bolide_stream_list(s); /* output that waited for this */
 }
 
-static void handshake(bolide_tls *tls) {
+void bolide_tls_handshake(bolide_tls *tls) {
     PyObject *result = PyObject_CallMethodNoArgs(tls->object, tls->st->str_do_handshake);
     if (tls->stream == NULL) { /* a callback of the context has closed it */
         PyErr_Clear();
@@ -186,13 +158,13 @@ static void handshake(bolide_tls *tls) {
     }
     bool again = result == NULL && bolide_ssl_wants_input(tls);
     if (result == NULL && !again) {
-        fail(tls);
+        bolide_tls_fail(tls);
         return;
     }
     Py_XDECREF(result);
-    Py_ssize_t made = drain(tls);
+    Py_ssize_t made = bolide_tls_drain(tls);
     if (made < 0) {
-        fail(tls);
+        bolide_tls_fail(tls);
     } else if (again) {
         tls->records = 0;
         bolide_stream_list(tls->stream);
@@ -207,7 +179,7 @@ static bool peer_is_done(const bolide_tls *tls) {
     return (tls->flags & (TLS_PEER_CLOSED | TLS_EOF)) != 0;
 }
 
-static void finish_unwrap(bolide_tls *tls) {
+void bolide_tls_finish_unwrap(bolide_tls *tls) {
     bolide_stream *s = tls->stream;
     if (s == NULL || (tls->flags & (TLS_FAILED | TLS_UNWRAPPED)) || !(tls->flags & TLS_NOTIFIED)) {
         return;
@@ -240,8 +212,7 @@ static bool is_late_data(void) {
     return late;
 }
 
-/* Make our close_notify. -1 with an exception set; 0. */
-static int notify(bolide_tls *tls) {
+int bolide_tls_notify(bolide_tls *tls) {
     tls->flags |= TLS_NOTIFIED;
     if (tls->flags & TLS_EOF) {
         return 0; /* asyncio does not either: the peer may be gone altogether */
@@ -256,7 +227,7 @@ static int notify(bolide_tls *tls) {
     return 0;
 }
 
-static void drop_input(bolide_tls *tls) {
+void bolide_tls_drop_input(bolide_tls *tls) {
     while (tls->records > 0 && tls->stream != NULL && !(tls->flags & (TLS_PEER_CLOSED | TLS_FAILED))) {
         Py_ssize_t len = bolide_ssl_read(tls, tls->stream->loop->tls->in, BOLIDE_READ_BUF);
         if (len > 0) {
@@ -266,11 +237,11 @@ static void drop_input(bolide_tls *tls) {
         if (len == 0) {
             tls->flags |= TLS_PEER_CLOSED;
         } else if (!bolide_ssl_wants_input(tls)) {
-            fail(tls);
+            bolide_tls_fail(tls);
             return;
         }
     }
-    finish_unwrap(tls);
+    bolide_tls_finish_unwrap(tls);
 }
 
 void bolide_stream_unwrap(bolide_stream *s) {
@@ -292,330 +263,6 @@ void bolide_stream_unwrap(bolide_stream *s) {
 
 bool bolide_tls_has_notified(const bolide_tls *tls) {
     return (tls->flags & TLS_NOTIFIED) != 0;
-}
-
-/* --- input ------------------------------------------------------------------------------------ */
-
-/* The bytes at `data` up to the end of the record that is coming in, which is counted when it is complete. */
-static size_t next_record(bolide_tls *tls, const char *data, size_t len) {
-    size_t used = 0;
-    if (!(tls->flags & TLS_UNFRAMED)) {
-        while (tls->header_len < sizeof(tls->header) && used < len) {
-            tls->header[tls->header_len++] = (unsigned char)data[used++];
-            if (tls->header_len == sizeof(tls->header)) {
-                const unsigned char *h = tls->header;
-                tls->body_left = (uint32_t)h[3] << 8 | h[4];
-                if (h[0] < 20 || h[0] > 24 || h[1] != 3 || tls->body_left > CIPHER_MAX) {
-                    tls->flags |= TLS_UNFRAMED; /* an SSLv2 hello, or an error: OpenSSL decides */
-                }
-            }
-        }
-    }
-    if (tls->flags & TLS_UNFRAMED) {
-        tls->records = 1;
-        return len < BOLIDE_TLS_RECORD ? len : BOLIDE_TLS_RECORD;
-    }
-    size_t part = len - used < tls->body_left ? len - used : tls->body_left;
-    tls->body_left -= (uint32_t)part;
-    if (tls->header_len == sizeof(tls->header) && tls->body_left == 0) {
-        tls->header_len = 0;
-        tls->records++;
-    }
-    return used + part;
-}
-
-static bool owner_reads(const bolide_tls *tls) {
-    return tls->stream != NULL && (tls->stream->flags & BOLIDE_STREAM_READING) && !(tls->flags & TLS_FAILED);
-}
-
-static void deliver(bolide_tls *tls, sink *to) {
-    bolide_stream *s = tls->stream;
-    if (to->used > 0 && s != NULL) {
-        s->ops->on_read(s, to->base, to->used);
-    } else if (to->base != NULL && s != NULL && s->ops->on_unused != NULL) {
-        s->ops->on_unused(s);
-    }
-    to->used = 0;
-    to->base = NULL;
-}
-
-/* Find out where plaintext goes. false: nowhere. */
-static bool open_sink(bolide_tls *tls, sink *to) {
-    bolide_stream *s = tls->stream;
-    char *shared = s->loop->tls->in;
-    bool known = to->expected > 0 && to->expected < BOLIDE_READ_BUF;
-    uv_buf_t buf = uv_buf_init(shared, known ? (unsigned)to->expected : BOLIDE_READ_BUF);
-    if (s->ops->on_alloc != NULL) {
-        s->ops->on_alloc(s, &buf);
-    }
-    to->base = buf.base;
-    to->used = 0;
-    to->shared = buf.base == shared;
-    to->room = to->shared ? BOLIDE_READ_BUF : buf.len;
-    return to->room > 0 && owner_reads(tls);
-}
-
-/* A record was read, or nothing: keep the count. */
-static void count_record(bolide_tls *tls, Py_ssize_t len, size_t room) {
-    if (len <= 0) {
-        tls->records = 0;
-    } else if ((size_t)len < room && tls->records > 0 && !(tls->flags & TLS_UNFRAMED)) {
-        tls->records--; /* else there may be more of it */
-    }
-}
-
-static void on_close_notify(bolide_tls *tls) {
-    bolide_stream *s = tls->stream;
-    tls->flags |= TLS_PEER_CLOSED;
-    if (s != NULL && !(tls->flags & TLS_FAILED)) {
-        if (s->flags & BOLIDE_STREAM_UNWRAPPING) {
-            finish_unwrap(tls);
-            return;
-        }
-        s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
-        bolide_stream_poll_stop(s);
-        s->ops->on_eof(s);
-    }
-}
-
-/* Decrypt what there is into the sink, and deliver when that is full. */
-static void decrypt(bolide_tls *tls, sink *to) {
-    while (tls->records > 0 && owner_reads(tls) && !(tls->flags & TLS_PEER_CLOSED)) {
-        if (to->base == NULL && !open_sink(tls, to)) {
-            return;
-        }
-        size_t room = to->room - to->used;
-        Py_ssize_t len = bolide_ssl_read(tls, to->base + to->used, room);
-        count_record(tls, len, room);
-        if (len > 0) {
-            to->used += (size_t)len;
-            if (to->room - to->used < (to->shared ? BOLIDE_TLS_RECORD : 1)) {
-                deliver(tls, to);
-            }
-        } else if (len == 0) {
-            deliver(tls, to);
-            on_close_notify(tls);
-        } else if (!bolide_ssl_wants_input(tls)) {
-            PyObject *type, *value, *traceback;
-            PyErr_Fetch(&type, &value, &traceback);
-            deliver(tls, to);
-            PyErr_Restore(type, value, traceback);
-            fail(tls);
-        }
-    }
-}
-
-static void advance(bolide_tls *tls, sink *to) {
-    if (!(tls->flags & TLS_SECURE)) {
-        handshake(tls);
-    }
-    if (tls->records == 0 || tls->stream == NULL || (tls->flags & TLS_FAILED) || !(tls->flags & TLS_SECURE)) {
-        return;
-    }
-    if (tls->stream->flags & BOLIDE_STREAM_UNWRAPPING) {
-        drop_input(tls);
-    } else {
-        decrypt(tls, to);
-    }
-}
-
-/* After input: what reading has made for the peer, e.g. an answer to a key update, and a write that waited for input.
- */
-static void after_input(bolide_tls *tls) {
-    bolide_stream *s = tls->stream;
-    if (s == NULL || (tls->flags & TLS_FAILED)) {
-        return;
-    }
-    Py_ssize_t waiting = bolide_ssl_pending(tls, tls->outgoing);
-    if (waiting < 0 || (waiting > 0 && drain(tls) < 0)) {
-        fail(tls);
-    } else if (s->pending > 0) {
-        bolide_stream_list(s);
-    }
-}
-
-void bolide_tls_input(bolide_stream *s, const char *data, size_t len) {
-    bolide_tls *tls = (bolide_tls *)Py_NewRef(s->tls);
-    sink to = {.expected = len + (tls->header_len > 0 ? BOLIDE_TLS_RECORD : 0)};
-    tls->flags |= TLS_BUSY;
-    while (len > 0 && tls->stream != NULL && !(tls->flags & TLS_FAILED)) {
-        size_t part = next_record(tls, data, len);
-        if (bolide_ssl_feed(tls, data, part) < 0) {
-            fail(tls);
-            break;
-        }
-        data += part;
-        len -= part;
-        if (tls->records > 0) {
-            advance(tls, &to);
-        }
-    }
-    deliver(tls, &to);
-    tls->flags &= ~(unsigned)TLS_BUSY;
-    after_input(tls);
-    Py_DECREF(tls);
-}
-
-/* Deliver what was kept while the owner did not read. */
-static void deliver_kept(bolide_tls *tls) {
-    sink to = {0};
-    if (tls->stream == NULL || (tls->flags & TLS_BUSY) || !(tls->flags & TLS_SECURE)) {
-        return;
-    }
-    tls->flags |= TLS_BUSY;
-    decrypt(tls, &to);
-    deliver(tls, &to);
-    tls->flags &= ~(unsigned)TLS_BUSY;
-    after_input(tls);
-}
-
-void bolide_tls_eof(bolide_stream *s) {
-    bolide_tls *tls = (bolide_tls *)Py_NewRef(s->tls);
-    if (!(tls->flags & TLS_SECURE)) {
-        tls->flags |= TLS_EOF;
-        fail_because(tls, PyExc_ConnectionResetError, NULL);
-    } else if (s->flags & BOLIDE_STREAM_UNWRAPPING) {
-        tls->flags |= TLS_EOF;
-        bolide_stream_list(s);
-        finish_unwrap(tls);
-    } else {
-        deliver_kept(tls);
-        tls->flags |= TLS_EOF;
-        if (owner_reads(tls) && !(tls->flags & TLS_PEER_CLOSED)) {
-            s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
-            s->ops->on_eof(s);
-        }
-    }
-    Py_DECREF(tls);
-}
-
-bool bolide_tls_may_pause(const bolide_tls *tls) {
-    return (tls->flags & TLS_SECURE) && !(tls->stream->flags & BOLIDE_STREAM_UNWRAPPING);
-}
-
-void bolide_tls_resume(bolide_stream *s) {
-    bolide_tls *tls = s->tls;
-    if (tls->records == 0 || !(tls->flags & TLS_SECURE) || (tls->flags & (TLS_BUSY | TLS_RESUMING | TLS_FAILED))) {
-        return;
-    }
-    tls->flags |= TLS_RESUMING;
-    if (bolide_loop_schedule(s->loop, (PyObject *)tls, NULL, 0, NULL) < 0) {
-        fail(tls);
-    }
-}
-
-/* --- output ----------------------------------------------------------------------------------- */
-
-/* Copy up to a record of the output in front, without taking it. */
-static size_t gather(const bolide_tls *tls, char *to) {
-    size_t used = 0;
-    for (const bolide_outblock *block = tls->plain.first; block != NULL; block = block->next) {
-        for (unsigned i = block->first; i < block->count; i++) {
-            size_t len = block->bufs[i].len < BOLIDE_TLS_RECORD - used ? block->bufs[i].len : BOLIDE_TLS_RECORD - used;
-            memcpy(to + used, block->bufs[i].base, len);
-            used += len;
-            if (used == BOLIDE_TLS_RECORD) {
-                return used;
-            }
-        }
-    }
-    return used;
-}
-
-static void take(bolide_tls *tls, size_t len) {
-    bolide_stream *s = tls->stream;
-    s->pending -= len;
-    while (tls->plain.first != NULL) {
-        bolide_outblock *block = tls->plain.first;
-        size_t pending = bolide_out_pending(block);
-        if (len < pending) {
-            bolide_out_consume(block, len);
-            return;
-        }
-        len -= pending;
-        bolide_out_pop(s->loop, &tls->plain);
-    }
-}
-
-/* Encrypt one record's worth. Bytes taken; 0: not now; -1 with an exception set. */
-static Py_ssize_t encrypt_record(bolide_tls *tls) {
-    struct bolide_tls_shared *shared = tls->stream->loop->tls;
-    bolide_outblock *block = tls->plain.first;
-    PyObject *owner = block->first < block->count ? block->owners[block->first] : NULL;
-    Py_ssize_t taken;
-    if (owner != NULL && block->bufs[block->first].len >= DIRECT_MIN) {
-        uv_buf_t *buf = &block->bufs[block->first];
-        Py_INCREF(owner); /* what ssl calls back may close the stream and drop its output */
-        taken = bolide_ssl_write(tls, buf->base, buf->len < BOLIDE_TLS_RECORD ? buf->len : BOLIDE_TLS_RECORD);
-        Py_DECREF(owner);
-    } else if (shared->out_busy) {
-        return 0;
-    } else {
-        size_t len = gather(tls, shared->out);
-        shared->out_busy = true;
-        taken = bolide_ssl_write(tls, shared->out, len);
-        shared->out_busy = false;
-    }
-    if (taken < 0 && bolide_ssl_wants_input(tls)) {
-        return 0;
-    }
-    if (taken > 0 && tls->stream != NULL) {
-        take(tls, (size_t)taken);
-    }
-    return taken;
-}
-
-static bool must_notify(const bolide_tls *tls) {
-    const unsigned ending = BOLIDE_STREAM_SHUTDOWN | BOLIDE_STREAM_CLOSE_AFTER | BOLIDE_STREAM_UNWRAPPING;
-    return tls->plain.first == NULL && (tls->stream->flags & ending) && !(tls->flags & TLS_NOTIFIED);
-}
-
-/* Make ciphertext until there is enough for a round: its length, or -1 with an exception set. */
-static Py_ssize_t make_round(bolide_tls *tls) {
-    Py_ssize_t made = 0, taken = 1;
-    while (tls->stream != NULL && tls->plain.first != NULL && made < ENCRYPT_ROUND && taken > 0) {
-        taken = encrypt_record(tls);
-        Py_ssize_t len = taken >= 0 ? drain(tls) : -1;
-        if (len < 0) {
-            return -1;
-        }
-        made += len;
-    }
-    if (tls->stream != NULL && must_notify(tls)) {
-        Py_ssize_t len = notify(tls) == 0 ? drain(tls) : -1;
-        if (len < 0) {
-            return -1;
-        }
-        made += len;
-    }
-    return made;
-}
-
-size_t bolide_tls_encrypt(bolide_stream *s) {
-    bolide_tls *tls = s->tls;
-    if (!(tls->flags & TLS_SECURE) || (tls->flags & (TLS_HELD | TLS_FAILED | TLS_WRITING)) ||
-        (tls->plain.first == NULL && !must_notify(tls))) {
-        return 0;
-    }
-    Py_INCREF(tls);
-    tls->flags |= TLS_WRITING;
-    Py_ssize_t made = make_round(tls);
-    tls->flags &= ~(unsigned)TLS_WRITING;
-    if (made < 0) {
-        fail(tls);
-        made = 0;
-    } else {
-        finish_unwrap(tls);
-    }
-    Py_DECREF(tls);
-    return (size_t)made;
-}
-
-void bolide_tls_hold(bolide_tls *tls, bool hold) {
-    tls->flags = (tls->flags & ~(unsigned)TLS_HELD) | (hold ? TLS_HELD : 0);
-    if (!hold && tls->stream != NULL) {
-        bolide_stream_list(tls->stream);
-    }
 }
 
 /* --- starting --------------------------------------------------------------------------------- */
@@ -663,7 +310,7 @@ int bolide_stream_start_tls(bolide_stream *s, const bolide_tls_options *options)
     if (status < 0) {
         bolide_stream_fail(s, status);
     } else if (!tls->server_side && tls->stream != NULL && !(tls->flags & TLS_FAILED)) {
-        handshake(tls);
+        bolide_tls_handshake(tls);
     }
     Py_DECREF(tls);
     return 0;
@@ -693,7 +340,7 @@ static PyObject *tls_call(PyObject *self, PyObject *args, PyObject *Py_UNUSED(kw
         on_timeout(tls);
     } else {
         tls->flags &= ~(unsigned)TLS_RESUMING;
-        deliver_kept(tls);
+        bolide_tls_deliver_kept(tls);
     }
     Py_DECREF(tls);
     Py_RETURN_NONE;

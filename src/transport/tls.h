@@ -35,7 +35,7 @@ typedef struct bolide_tls {
     uint32_t body_left; /* of the record that is coming in: bytes after its header that are missing */
     unsigned char header[5], header_len; /* and its header so far */
     bool server_side;
-    unsigned flags; /* TLS_* of tls.c */
+    unsigned flags; /* TLS_* of tls_filter.h */
 } bolide_tls;
 
 /* Put TLS on an open stream: a client sends its hello, a server waits for one. The owner's callbacks resume with
@@ -55,8 +55,7 @@ bool bolide_tls_is_secure(const bolide_tls *tls);
 /* For tests of back-pressure: keep output as plaintext, however much, until it is released. */
 void bolide_tls_hold(bolide_tls *tls, bool hold);
 
-/* --- between stream.c and tls.c --------------------------------------------------------------------------------------
- */
+/* --- between stream.c, tls.c and tls_records.c ------------------------------------------------------------------- */
 
 void bolide_tls_input(bolide_stream *s, const char *data, size_t len); /* bytes from the socket */
 void bolide_tls_eof(bolide_stream *s);                                 /* the peer's FIN */
