@@ -3,7 +3,11 @@
 In processes of their own, because a failure may be a crash.
 """
 
+import os
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from support.asgi_script import run_server
@@ -319,3 +323,15 @@ def test_a_result_of_tls_extension_that_closes_the_connection():
         """,
         run="",
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_monkey_as_the_application(seed, tmp_path):
+    """A failure names the seed; BOLIDE_MONKEY_SECONDS gives it more time."""
+    seconds = float(os.environ.get("BOLIDE_MONKEY_SECONDS", "2"))
+    seed = int(os.environ.get("BOLIDE_MONKEY_SEED", "0")) + seed
+    command = [sys.executable, str(Path(__file__).with_name("monkey.py")), str(seed), str(seconds)]
+    options = {"capture_output": True, "text": True, "timeout": seconds + 50, "cwd": tmp_path}
+    result = subprocess.run(command, check=False, **options)
+    assert result.returncode == 0, f"seed {seed}: {result.stderr}"
+    assert int(result.stdout.splitlines()[-1].split()[0]) > 50

@@ -337,8 +337,8 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def main():
-    module, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+def main(make, seconds):
+    """Run the monkey that make() returns."""
     faulthandler.enable()
     faulthandler.dump_traceback_later(seconds + 20, exit=True)
     warnings.simplefilter("ignore")
@@ -350,7 +350,7 @@ def main():
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds + 3, 1)
     with open(__file__) as file:
-        monkey = Monkey(module, seed)
+        monkey = make()
         try:
             monkey.run(seconds, file)
         except KeyboardInterrupt:
@@ -360,4 +360,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(lambda: Monkey(sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))
