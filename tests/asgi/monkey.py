@@ -1,4 +1,4 @@
-"""Serves clients with an application that sends and receives odd messages at odd times, at random, until the time is up.
+"""Serves clients with an application that sends and receives odd messages at odd times, at random, until time is up.
 
 `monkey.py <seed> <seconds>`: nothing of it may crash the process or hang it. Exceptions are fine. Run by
 test_asgi_hazards.py; see tests/loop/monkey.py, of which this is another kind.
