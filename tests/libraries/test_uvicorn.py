@@ -6,6 +6,8 @@ import os
 import click
 import pytest
 
+from support.server import REPOSITORY
+
 import bolide
 from bolide import cli
 
@@ -82,6 +84,13 @@ def test_same_methods():
     for name, without in gone.items():
         theirs = {one for one in dir(getattr(uvicorn, name)) if not one.startswith("_")}
         assert {one for one in theirs if not hasattr(getattr(bolide, name), one)} == without
+
+
+def test_the_guide_to_migration_names_all():
+    text = (REPOSITORY / "docs" / "migrating.md").read_text()
+    names = [flag for one in THEIRS for flag in (*one.opts, *one.secondary_opts) if flag.startswith("--")]
+    names += [name for one in (uvicorn.Config, uvicorn.Server) for name in dir(one) if not name.startswith("_")]
+    assert [name for name in names if name not in text and name != "setup_event_loop"] == []
 
 
 def test_what_the_package_exports():

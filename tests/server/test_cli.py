@@ -9,6 +9,7 @@ import sys
 
 import httpx
 import pytest
+from support.server import REPOSITORY
 
 from bolide import cli
 from bolide.config import Config
@@ -122,6 +123,11 @@ def test_defaults_in_the_help_are_those_of_config(option):
     default = inspect.signature(Config).parameters[option.name].default
     assert option.default == default
     assert type(option.default) is type(default) or isinstance(default, int)
+
+
+def test_the_guide_names_every_option():
+    text = (REPOSITORY / "docs" / "guide.md").read_text()
+    assert [option.flag for option in OPTIONS if option.flag not in text] == []
 
 
 def test_options_of_serve_are_those_of_config():
