@@ -5,7 +5,6 @@ import os
 
 import click
 import pytest
-
 from support.server import REPOSITORY
 
 import bolide
