@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import shutil
 import socket
 import ssl
 import struct
@@ -321,3 +322,40 @@ async def test_sessions_are_resumed(version):
         assert not reused
         _, reused = await asyncio.to_thread(client, session)
         assert reused
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="Python's ssl cannot ask for a renegotiation; openssl can")
+@with_loop
+async def test_renegotiation_is_refused():
+    """A client of TLS 1.2 that asks for it is told so; others are served on."""
+    context = authority().server()
+    context.maximum_version = VERSIONS["1.2"]
+    async with serving(Echo, context) as (address, protocols, _):
+        client = await asyncio.create_subprocess_exec(
+            *("openssl", "s_client", "-connect", f"{address[0]}:{address[1]}", "-servername", "localhost", "-tls1_2"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            client.stdin.write(b"before\n")
+            while not protocols:
+                await asyncio.sleep(0.001)
+            await protocols[0].until_received(7)
+            client.stdin.write(b"R\n")
+            said = b""
+            while b"no renegotiation" not in said.lower():
+                piece = await asyncio.wait_for(client.stdout.read(65536), 20)
+                assert piece, said
+                said += piece
+            assert b"RENEGOTIATING" in said
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                client.kill()
+            await client.wait()
+        assert bytes(protocols[0].data) == b"before\n"
+        other = await connect(address)
+        other.transport.write(b"after")
+        await other.until_received(5)
+        other.transport.abort()
+        await other.until_event("lost")
