@@ -19,6 +19,7 @@ import pytest
 import starlette.testclient
 
 import bolide
+from bolide.lifespan import LifespanOff
 
 # Seconds until a server, a request or an application that hangs is given up.
 PATIENCE = 10.0
@@ -97,6 +98,8 @@ class LiveServer:
         if self in running:
             running.remove(self)
         self.pool.close()
+        # Without a lifespan nothing is to be waited for.
+        self.server.force_exit = isinstance(self.server.lifespan, LifespanOff)
         self.server.should_exit = True
         try:
             self.ended.result(PATIENCE)
@@ -228,6 +231,7 @@ def enter(self):
     if server.ended.done():
         running.remove(server)
         raise server.lifespan_exception or AssertionError("the server did not start")
+    self.app_state.update(server.server.lifespan.state)
     return self
 
 
