@@ -466,10 +466,12 @@ static PyObject *server_drop_connections(PyObject *self, PyObject *Py_UNUSED(ign
     if (check_usable(s) < 0) {
         return NULL;
     }
+    bool was_running = bolide_loop_occupy(s->loop);
     begin_shutdown(s, false);
     for (bolide_conn *c = s->http.conns; c != NULL; c = c->next) {
         bolide_conn_abort(c);
     }
+    bolide_loop_vacate(s->loop, was_running);
     Py_RETURN_NONE;
 }
 
