@@ -173,10 +173,9 @@ async def test_the_buffer_of_a_buffered_protocol_is_free_after_the_end():
 
 
 @only_bolide
-@pytest.mark.parametrize("what", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
-def test_a_timeout_whose_conversion_closes_the_connection(what):
+def test_a_timeout_whose_conversion_closes_the_connection():
     run_script(
-        f"""
+        """
         from support.certificates import authority
         loop = new_event_loop()
         loop.set_exception_handler(lambda loop, context: None)
@@ -196,16 +195,17 @@ def test_a_timeout_whose_conversion_closes_the_connection(what):
         async def main():
             served = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=authority().server())
             port = served.sockets[0].getsockname()[1]
-            try:
-                async with asyncio.timeout(10):
-                    await loop.create_connection(
-                        Closing, "127.0.0.1", port, ssl=authority().client(), server_hostname="localhost", {what}=Odd()
-                    )
-            except OSError:
-                pass
+            for what in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+                converted.clear()
+                options = {"ssl": authority().client(), "server_hostname": "localhost", what: Odd()}
+                try:
+                    async with asyncio.timeout(10):
+                        await loop.create_connection(Closing, "127.0.0.1", port, **options)
+                except OSError:
+                    pass
+                assert converted
             served.close()
         loop.run_until_complete(main())
-        assert converted
         loop.close()
         """,
         options=("-W", "ignore"),
@@ -238,58 +238,68 @@ async def test_a_buffer_is_free_again_when_its_protocol_is_replaced():
 
 
 @only_bolide
-@pytest.mark.parametrize(
-    "write",
-    [
-        "return super().write(data)",
-        "return len(data) * 1000",
-        "return -1",
-        "super().write(data); return -5",
-        "transport.abort(); return len(data)",
-        "transport.write(b'x' * 100_000); return super().write(data)",
-        "loop.call_soon(transport.abort); return super().write(data[:1])",
-        "raise KeyError",
-        "return None",
-    ],
-)
-def test_an_ssl_object_of_a_class_of_its_own(write):
+def test_an_ssl_object_of_a_class_of_its_own():
+    """What its write() does and returns is not to be relied on."""
     run_script(
-        f"""
-        import ssl
+        """
+        import contextlib, ssl
         from support.certificates import authority
-        signal.alarm(40)
+        signal.alarm(45)
         loop = new_event_loop()
         loop.set_exception_handler(lambda loop, context: None)
-        transport = None
         class Odd(ssl.SSLObject):
-            left = 50
             def write(self, data):
-                Odd.left -= 1
-                if transport is None or Odd.left < 0:
-                    return super().write(data)
-                {write}
-        context = authority().client()
-        context.sslobject_class = Odd
+                plays[:] = plays[1:]
+                return odd_write(super().write, data) if plays else super().write(data)
+        def close_and_lie(write, data):
+            transport.abort()
+            return len(data)
+        def write_more(write, data):
+            transport.write(b"x" * 100_000)
+            return write(data)
+        def write_a_part(write, data):
+            loop.call_soon(transport.abort)
+            return write(data[:1])
+        def fail(write, data):
+            raise KeyError
+        ODD = [
+            lambda write, data: write(data),
+            lambda write, data: len(data) * 1000,
+            lambda write, data: -1,
+            lambda write, data: None,
+            close_and_lie,
+            write_more,
+            write_a_part,
+            fail,
+        ]
+        server, client = authority().server(), authority().client()
+        client.sslobject_class = Odd
+        plays = []
         async def echo(reader, writer):
-            while data := await reader.read(100_000):
-                writer.write(data)
+            with contextlib.suppress(OSError):
+                while data := await reader.read(100_000):
+                    writer.write(data)
             writer.close()
         async def main():
-            global transport
-            server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=authority().server())
-            address = server.sockets[0].getsockname()
-            reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname="localhost")
-            transport = writer.transport
-            for size in (1, 10_000, 200_000):
-                writer.write(b"y" * size)
-                await asyncio.sleep(0.01)
-            transport.abort()
-            await asyncio.sleep(0.01)
-            server.close()
-        try:
-            loop.run_until_complete(asyncio.wait_for(main(), 30))
-        except OSError:
-            pass
+            global transport, odd_write
+            listening = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=server)
+            address = listening.sockets[0].getsockname()
+            for odd_write in ODD:
+                reader, writer = await asyncio.open_connection(*address, ssl=client, server_hostname="localhost")
+                transport = writer.transport
+                plays[:] = [None] * 50
+                with contextlib.suppress(OSError):
+                    for size in (1, 10_000, 200_000):
+                        writer.write(b"y" * size)
+                        await asyncio.sleep(0.01)
+                if odd_write in (ODD[0], write_more):
+                    plays.clear()
+                    assert (await reader.readexactly(210_001)).strip(b"xy") == b""
+                transport.abort()
+                plays.clear()
+                await asyncio.sleep(0)
+            listening.close()
+        loop.run_until_complete(asyncio.wait_for(main(), 40))
         loop.close()
         """,
         options=("-W", "ignore"),
