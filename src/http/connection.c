@@ -425,6 +425,7 @@ void bolide_conn_open(bolide_http *http, int fd, bool pipe, PyObject *tls) {
         close(fd);
         return;
     }
+    c->stream.flags |= BOLIDE_STREAM_PATIENT; /* many small writes of one body cost more than a few large ones */
     c->http = http;
     c->flags = pipe ? BOLIDE_CONN_UNIX : 0;
     Py_INCREF(http->owner);

@@ -104,14 +104,26 @@ static bool is_locked(const bolide_stream *s) {
     return s->tls == NULL && (s->flags & BOLIDE_STREAM_IN_FLIGHT) != 0;
 }
 
+static void note_full(bolide_stream *s) {
+    if (s->pending > s->high_water) {
+        s->flags |= BOLIDE_STREAM_FULL;
+    }
+}
+
+/* Whether output should leave before the end of the turn. */
+static bool is_much(const bolide_stream *s) {
+    if ((s->flags & BOLIDE_STREAM_PATIENT) && !(s->flags & BOLIDE_STREAM_IN_FLIGHT) && s->tls == NULL) {
+        return s->pending >= BOLIDE_FLUSH_LATER;
+    }
+    return s->pending > s->high_water || s->pending >= BOLIDE_FLUSH_NOW;
+}
+
 static void account(bolide_stream *s, size_t len) {
     s->pending += len;
     bolide_stream_list(s);
-    if (s->pending > s->high_water || s->pending >= BOLIDE_FLUSH_NOW) {
+    if (is_much(s)) {
         bolide_stream_flush(s);
-        if (s->pending > s->high_water) {
-            s->flags |= BOLIDE_STREAM_FULL;
-        }
+        note_full(s);
     }
 }
 
@@ -328,6 +340,9 @@ void bolide_stream_flush(bolide_stream *s) {
         bolide_stream_send(s);
     }
     if ((s->flags & BOLIDE_STREAM_OPEN) && !(s->flags & BOLIDE_STREAM_BROKEN)) {
+        if (s->flags & BOLIDE_STREAM_PATIENT) {
+            note_full(s);
+        }
         after_output(s);
     }
 }

@@ -2,8 +2,8 @@
  * With bolide_stream_start_tls() (tls.h) the owner's bytes travel encrypted; the functions here stay the same.
  *
  * Reading goes into the loop's shared buffer unless the owner brings its own (on_alloc). Output is gathered in pooled
- * blocks and leaves in one writev at the end of the turn (bolide_loop_flush), at once when it exceeds BOLIDE_FLUSH_NOW,
- * or when the turn runs long.
+ * blocks and leaves in one writev at the end of the turn (bolide_loop_flush), at once when it exceeds BOLIDE_FLUSH_NOW
+ * (BOLIDE_FLUSH_LATER for a patient owner), or when the turn runs long.
  *
  * All functions need the GIL. Callbacks run with the GIL held. The owner sees on_read, on_eof, on_error and on_drain
  * only between a successful open and bolide_stream_close(), and on_close exactly once after bolide_stream_close(). Any
@@ -17,6 +17,7 @@
 typedef struct bolide_stream bolide_stream;
 
 #define BOLIDE_FLUSH_NOW   (64 * 1024)
+#define BOLIDE_FLUSH_LATER (256 * 1024)
 #define BOLIDE_HIGH_WATER  (64 * 1024)
 #define BOLIDE_RESERVE_MAX 2048
 
@@ -81,6 +82,7 @@ enum {
     BOLIDE_STREAM_ALLOCATING = 512,  /* inside on_alloc: libuv must not be told to stop or close */
     BOLIDE_STREAM_POLLED = 1024,     /* the socket is being read */
     BOLIDE_STREAM_UNWRAPPING = 2048, /* TLS: bolide_stream_unwrap() was called */
+    BOLIDE_STREAM_PATIENT = 4096,    /* gathers up to BOLIDE_FLUSH_LATER while the socket takes all: owner's choice */
 };
 
 /* Prepare the struct and the uv handle (TCP, or a Unix socket with `pipe`). 0, or a negative uv code: then nothing
