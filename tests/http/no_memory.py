@@ -28,19 +28,12 @@ async def app(scope, receive, send):
     while more:
         message = await receive()
         more = message.get("more_body", False)
-    if scope["path"] in ("/path", "/descriptor"):
-        return await send_file(scope["path"], send)
+    if scope["path"] == "/descriptor":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.zerocopysend", "file": FILE.fileno(), "offset": 0})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
-
-
-async def send_file(kind, send):
-    """Answer with a file of which a part goes by the kernel."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    if kind == "/path":
-        await send({"type": "http.response.pathsend", "path": FILE.name})
-    else:
-        await send({"type": "http.response.zerocopysend", "file": FILE.fileno(), "offset": 0})
 
 
 def turn(loop, count=1):
