@@ -181,7 +181,10 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     # it at any time, is duplicated.
 
     async def _connect_sock(self, *args: Any, **kwargs: Any) -> socket.socket:
-        sock: socket.socket = await super()._connect_sock(*args, **kwargs)  # type: ignore[misc]
+        try:
+            sock: socket.socket = await super()._connect_sock(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            del args, kwargs  # among them a list of what is raised: a cycle through this frame
         self._own_sockets.add(sock)
         return sock
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -186,6 +187,18 @@ async def test_an_error_names_the_address():
     assert "127.0.0.1" in str(raised.value) and str(port) in str(raised.value)
     with pytest.raises(socket.gaierror):
         await loop.create_connection(asyncio.Protocol, "no-such-name.invalid", 80)
+
+
+@with_loop
+async def test_an_error_leaves_no_cycle():
+    """But asyncio's own: the future of sock_connect() knows the error that it raised."""
+    loop = asyncio.get_running_loop()
+    error = None
+    try:
+        await loop.create_connection(asyncio.Protocol, "127.0.0.1", free_port())
+    except OSError as raised:
+        error = raised
+    assert not [other for other in gc.get_referrers(error) if isinstance(other, (list, tuple, dict))]
 
 
 @with_loop
