@@ -1119,7 +1119,6 @@ async def pathsend(scope, receive, send):
     folder = path = bytes.fromhex(wanted["path"]).decode()
     path = {
         "missing": folder + "/missing",
-        "relative": "setup.py",
         "folder": folder,
         "socket": folder + "/socket",
         "bytes": os.fsencode(folder),
