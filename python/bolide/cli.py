@@ -406,8 +406,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: the arguments; None: those of the process.
 
     Raises:
-        SystemExit: code 2: wrong or unsupported options; 3: the application cannot be loaded, its startup or shutdown
-            failed, or the address cannot be bound. After a stop by SIGINT or SIGTERM it returns.
+        SystemExit: code 1: the application cannot be loaded or the address not be bound; 2: wrong or unsupported
+            options; 3: the application's startup or shutdown failed. After a stop by SIGINT or SIGTERM it returns.
     """
     arguments = sys.argv[1:] if argv is None else argv
     given = vars(make_parser().parse_args(arguments))

@@ -21,14 +21,17 @@ from bolide.logging import LOG_LEVELS, LOGGING_CONFIG, TRACE, styled
 from bolide.sockets import Address, BindError, TCPOptions, parse_address
 from bolide.tls import TLSExtension, choose_by_name, create_ssl_context, parse_named_certificate
 
-__all__ = ["LOGGING_CONFIG", "LOG_LEVELS", "STARTUP_FAILURE", "Config", "UnsupportedOptionError"]
+__all__ = ["LOAD_FAILURE", "LOGGING_CONFIG", "LOG_LEVELS", "STARTUP_FAILURE", "Config", "UnsupportedOptionError"]
 
 LifespanType: TypeAlias = Literal["auto", "on", "off"]
 InterfaceType: TypeAlias = Literal["auto", "asgi3", "asgi2", "wsgi"]
 PathType: TypeAlias = str | os.PathLike[str]
 
+LOAD_FAILURE = 1
+"""Exit code when the application cannot be found or the address cannot be bound."""
+
 STARTUP_FAILURE = 3
-"""Exit code when the application cannot be loaded, the address cannot be bound, or startup or shutdown fail."""
+"""Exit code when the application's startup or shutdown fails."""
 
 SSL_PROTOCOL_VERSION = int(ssl.PROTOCOL_TLS_SERVER)
 LIFESPANS = ("auto", "on", "off")
@@ -57,10 +60,10 @@ class UnsupportedOptionError(NotImplementedError):
         super().__init__("not supported yet: " + ", ".join(self.options))
 
 
-def exit_with_error(message: object) -> NoReturn:
-    """Log `message` as an error and raise SystemExit with STARTUP_FAILURE."""
+def exit_with_error(message: object, code: int) -> NoReturn:
+    """Log `message` as an error and raise SystemExit with `code`."""
     logger.error("%s", message)
-    sys.exit(STARTUP_FAILURE)
+    sys.exit(code)
 
 
 def resolve_interface(app: Any) -> Literal["asgi3", "asgi2"]:
@@ -475,12 +478,12 @@ class Config:
         """The object that `app` names, imported.
 
         Raises:
-            SystemExit: code 3, after one line in the log: there is no such module or attribute.
+            SystemExit: code 1, after one line in the log: there is no such module or attribute.
         """
         try:
             return import_from_string(self.app)
         except ImportFromStringError as exc:
-            exit_with_error(f"Error loading ASGI app. {exc}")
+            exit_with_error(f"Error loading ASGI app. {exc}", LOAD_FAILURE)
 
     def load(self) -> None:
         """Import the application, call its factory, wrap it in the middleware that it needs, encode the headers.
@@ -488,7 +491,7 @@ class Config:
         Sets loaded_app, encoded_headers, interface and loaded; a second call does nothing.
 
         Raises:
-            SystemExit: code 3: the application cannot be loaded.
+            SystemExit: code 1: the application cannot be loaded.
             ValueError: a header cannot be encoded as Latin-1 or contains a control character.
         """
         if self.loaded:
@@ -496,13 +499,13 @@ class Config:
         self.encoded_headers = [_encode_header(name, value) for name, value in self.headers]
         app = self._call_factory(self.load_app())
         if not callable(app):
-            exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is not callable.")
+            exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is not callable.", LOAD_FAILURE)
         self.loaded_app = self._wrap(app)
         if self.is_ssl:
             try:
                 self.load_ssl()
             except (OSError, ValueError) as exc:
-                exit_with_error(f"Error loading the certificates: {exc}")
+                exit_with_error(f"Error loading the certificates: {exc}", LOAD_FAILURE)
         self.loaded = True
 
     def load_ssl(self) -> None:
@@ -556,6 +559,7 @@ class Config:
             if not callable(app) or not _is_callable_without_arguments(app):
                 exit_with_error(
                     f"Error loading ASGI app factory: {_describe(self.app)} cannot be called without arguments.",
+                    LOAD_FAILURE,
                 )
             return app()
         if callable(app) and _is_bare_factory(app):
@@ -568,7 +572,7 @@ class Config:
             try:
                 self.interface = resolve_interface(app)
             except TypeError as exc:
-                exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is no ASGI application: {exc}.")
+                exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is no ASGI application: {exc}.", 1)
         wrapped: ASGI3App = app
         if self.interface == "asgi2":
             from bolide.middleware.asgi2 import ASGI2Middleware
@@ -588,7 +592,7 @@ class Config:
         """The factory of the loop that Server.run() runs on.
 
         Raises:
-            SystemExit: code 3: `loop` is the import string of something that does not exist.
+            SystemExit: code 1: `loop` is the import string of something that does not exist.
         """
         if self.loop == "auto" or self.loop in _OTHER_LOOPS:
             import bolide
@@ -598,7 +602,7 @@ class Config:
         try:
             found: Callable[[], asyncio.AbstractEventLoop] = import_from_string(self.loop)
         except ImportFromStringError as exc:
-            exit_with_error(f"Error loading event loop factory. {exc}")
+            exit_with_error(f"Error loading event loop factory. {exc}", LOAD_FAILURE)
         return found
 
     def addresses(self) -> list[Address]:
@@ -621,13 +625,13 @@ class Config:
         The address is logged. With a host that has several addresses, the first is bound.
 
         Raises:
-            SystemExit: code 3, after one line in the log: the address cannot be bound.
+            SystemExit: code 1, after one line in the log: the address cannot be bound.
         """
         address = self.addresses()[0]
         try:
             sock = address.bind_first(self.uds_permissions, self.tcp_options)
         except BindError as exc:
-            exit_with_error(exc)
+            exit_with_error(exc, LOAD_FAILURE)
         self.log_listening([(address, [sock])])
         sock.set_inheritable(True)
         return sock

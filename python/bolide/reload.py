@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from bolide import _core
-from bolide.config import Config, exit_with_error
+from bolide.config import LOAD_FAILURE, Config, exit_with_error
 from bolide.logging import styled
 from bolide.logqueue import queued_logs
 from bolide.sockets import BindError, ListeningGroup
@@ -192,7 +192,7 @@ class Reloader:
             the exit code, 0.
 
         Raises:
-            SystemExit: code 3: the address cannot be bound.
+            SystemExit: code 1: the address cannot be bound.
             ValueError: the configuration cannot be handed to another process.
         """
         matters = FileFilter(self.config)
@@ -283,7 +283,7 @@ class Reloader:
                     for sock in sockets:
                         sock.listen(config.backlog)
         except BindError as exc:
-            exit_with_error(exc)
+            exit_with_error(exc, LOAD_FAILURE)
         config.log_listening(bound)
         return [sock for _, sockets in bound for sock in sockets]
 

@@ -18,7 +18,7 @@ from typing import Any, Unpack
 from bolide import _core, _runner
 from bolide._types import Scope
 from bolide.accesslog import make_access_log
-from bolide.config import STARTUP_FAILURE, Config, exit_with_error
+from bolide.config import LOAD_FAILURE, STARTUP_FAILURE, Config, exit_with_error
 from bolide.lifespan import Lifespan, LifespanOff
 from bolide.logging import reopen_log_files, styled
 from bolide.logqueue import queued_logs
@@ -137,7 +137,7 @@ class Server:
 
         Raises:
             RuntimeError: the running loop is not bolide's.
-            SystemExit: code 3: the application cannot be loaded, its startup failed, or the address cannot be bound.
+            SystemExit: code 1: the application cannot be loaded or the address not be bound; 3: its startup failed.
         """
         loop = asyncio.get_running_loop()
         if not isinstance(loop, _core.Loop):
@@ -191,7 +191,7 @@ class Server:
         accepted only once the application is ready.
 
         Raises:
-            SystemExit: code 3: the address cannot be bound, or the application's startup failed.
+            SystemExit: code 1: the address cannot be bound; 3: the application's startup failed.
         """
         bound = await self._bind() if sockets is None else [(Address(fd=sock.fileno()), [sock]) for sock in sockets]
         self.servers = [Listener(sock) for _, of_address in bound for sock in of_address]
@@ -205,7 +205,7 @@ class Server:
                         self._core.listen(sock, self.config.backlog, self.config.ssl)
         except BindError as exc:
             await self._unless_forced(self.lifespan.shutdown())
-            exit_with_error(exc)
+            exit_with_error(exc, LOAD_FAILURE)
         if sockets is None:
             self.config.log_listening(bound)
         self.started = True
@@ -234,7 +234,7 @@ class Server:
                 for sock in sockets:
                     sock.close()
             self._close_sockets(None, drain=False)
-            exit_with_error(exc)
+            exit_with_error(exc, LOAD_FAILURE)
         return bound
 
     async def _resolve(self, address: Address) -> Sequence[Any]:
@@ -516,7 +516,7 @@ def serve_config(config: Config) -> None:
 
 def _serve_in_subprocesses(config: Config) -> None:
     if not isinstance(config.app, str):
-        exit_with_error("Pass the application as an import string to have workers or reload.")
+        exit_with_error("Pass the application as an import string to have workers or reload.", LOAD_FAILURE)
     package = config.app.partition(":")[0].partition(".")[0]
     # One line from here instead of one from each worker; whether the rest of the name exists, they will see.
     if not package or importlib.util.find_spec(package) is None:
@@ -561,8 +561,8 @@ def serve(app: Callable[..., Any] | str, **options: Unpack[ServeOptions]) -> Non
         options: the keyword arguments of bolide.Config, and app_dir, a folder to put in front of sys.path.
 
     Raises:
-        SystemExit: code 3: the application cannot be loaded, its startup or shutdown failed, or the address cannot be
-            bound.
+        SystemExit: code 1: the application cannot be loaded or the address not be bound; 3: its startup or shutdown
+            failed.
         UnsupportedOptionError, ValueError, OSError: as bolide.Config.
         RuntimeError: a loop is running in this thread: await bolide.Server(config).serve() there.
     """

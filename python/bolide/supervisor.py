@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from bolide import _core, _worker
-from bolide.config import STARTUP_FAILURE, Config, exit_with_error
+from bolide.config import LOAD_FAILURE, Config, exit_with_error
 from bolide.logging import styled
 from bolide.logqueue import queued_logs
 from bolide.sockets import BindError, Bound, ListeningGroup
@@ -206,7 +206,7 @@ class Supervisor:
             the exit code: 0, or that of a worker that could not start when none ever had.
 
         Raises:
-            SystemExit: code 3: the address cannot be bound.
+            SystemExit: code 1: the address cannot be bound.
             ValueError: the configuration cannot be handed to workers.
         """
         self._notifier = Notifier.from_environment()
@@ -231,7 +231,7 @@ class Supervisor:
         try:
             self._group = ListeningGroup(config.addresses(), config.uds_permissions, config.tcp_options)
         except BindError as exc:
-            exit_with_error(exc)
+            exit_with_error(exc, LOAD_FAILURE)
 
     def _add_slot(self) -> None:
         assert self._group is not None
@@ -341,7 +341,7 @@ class Supervisor:
         else:
             # It would fail in the same way again, and nobody is served by the others yet.
             logger.error("Worker process [%d] failed to start. Stopping parent process.", worker.pid)
-            self.exit_code = max(worker.process.returncode, 0) or STARTUP_FAILURE
+            self.exit_code = max(worker.process.returncode, 0) or LOAD_FAILURE
             self._stop()
 
     def _put_off(self, slot: Slot, worker: Worker) -> None:

@@ -86,14 +86,14 @@ def test_app_that_is_not_there(app, named):
     line = only_line(result)
     assert named in line
     assert line.startswith("ERROR:")
-    assert result.returncode == 3
+    assert result.returncode == 1
 
 
 @pytest.mark.skipif(KIND == "uvicorn", reason="uvicorn serves it, and fails with each request")
 def test_app_that_cannot_be_called():
     result = run("apps:not_callable", "--port", "0")
     assert "not_callable" in only_line(result)
-    assert result.returncode == 3
+    assert result.returncode == 1
 
 
 def test_module_that_fails_to_import_shows_why(tmp_path):
@@ -114,7 +114,7 @@ def test_port_in_use():
     assert len(errors) == 1, result.stderr
     assert "address already in use" in errors[0].lower()
     assert str(port) in errors[0]
-    assert result.returncode == 3
+    assert result.returncode == 1
 
 
 def test_lifespan_is_shut_down_when_the_port_is_in_use():
@@ -130,7 +130,7 @@ def test_uds_that_cannot_be_bound(tmp_path):
     errors = [line for line in result.stderr.splitlines() if not line.startswith("INFO")]
     assert len(errors) == 1, result.stderr
     assert "directory.sock" in errors[0]
-    assert result.returncode == 3
+    assert result.returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_factory():
 @uvicorn_differs("lets the TypeError through as a traceback")
 def test_factory_that_wants_an_argument():
     result = run("apps:make_app_with_argument", "--factory", "--port", "0")
-    assert result.returncode == 3
+    assert result.returncode == 1
     assert "argument" in only_line(result)
 
 

@@ -152,9 +152,9 @@ def test_help_does_not_import_asyncio(bolide):
         ("main:", '"main:" is not of the form "<module>:<attribute>".'),
     ],
 )
-def test_an_application_that_does_not_exist_is_one_line_and_exit_code_3(bolide, app, message):
+def test_an_application_that_does_not_exist_is_one_line_and_exit_code_1(bolide, app, message):
     command = bolide(app, "--port", "0")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert command.stderr == f"ERROR:    Error loading ASGI app. {message}\n"
     assert command.stdout == ""
 
@@ -168,25 +168,25 @@ def test_an_error_inside_the_application_keeps_its_traceback(bolide, write):
     assert "No module named 'surely_missing_module'" in command.stderr
 
 
-def test_an_attribute_that_is_not_callable_is_one_line_and_exit_code_3(bolide, write):
+def test_an_attribute_that_is_not_callable_is_one_line_and_exit_code_1(bolide, write):
     write("broken.py", "app = 3\n")
     command = bolide("broken:app")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert command.stderr.splitlines()[-1] == 'ERROR:    Error loading ASGI app. "broken:app" is not callable.'
     assert "Traceback" not in command.stderr
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_3(bolide):
+def test_a_port_in_use_is_one_line_and_exit_code_1(bolide):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = bolide("main:app", "--port", str(port), "--log-level", "warning")
-        assert command.wait() == 3
+        assert command.wait() == 1
     assert command.stderr == f"ERROR:    Cannot listen on 127.0.0.1:{port}: address already in use\n"
 
 
-def test_a_host_that_does_not_resolve_is_one_line_and_exit_code_3(bolide):
+def test_a_host_that_does_not_resolve_is_one_line_and_exit_code_1(bolide):
     command = bolide("main:app", "--host", "surely.missing.invalid", "--log-level", "warning")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert len(command.stderr.splitlines()) == 1
     assert "Cannot listen on surely.missing.invalid:8000: " in command.stderr
 
@@ -244,10 +244,10 @@ def test_factory(serve, client, write, arguments):
     assert ("factory detected" in "\n".join(command.lines)) == (not arguments)
 
 
-def test_factory_that_needs_arguments_is_one_line_and_exit_code_3(bolide, write):
+def test_factory_that_needs_arguments_is_one_line_and_exit_code_1(bolide, write):
     write("factory.py", "def make_app(settings):\n    pass\n")
     command = bolide("factory:make_app", "--factory", "--log-level", "warning")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert command.stderr == (
         'ERROR:    Error loading ASGI app factory: "factory:make_app" cannot be called without arguments.\n'
     )
@@ -350,12 +350,12 @@ def test_unix_socket_left_behind_is_replaced_and_keeps_its_mode(bolide, tmp_path
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_unix_socket_in_use_is_one_line_and_exit_code_3(bolide, tmp_path):
+def test_unix_socket_in_use_is_one_line_and_exit_code_1(bolide, tmp_path):
     path = tmp_path / "server.sock"
     first = bolide("main:app", "--uds", str(path))
     first.wait_ready()
     second = bolide("main:app", "--uds", str(path), "--log-level", "warning")
-    assert second.wait() == 3
+    assert second.wait() == 1
     assert second.stderr == f"ERROR:    Cannot listen on unix socket {path}: address already in use\n"
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
         assert client.get("http://localhost/").status_code == 200
@@ -370,9 +370,9 @@ def test_file_descriptor(bolide, client):
         assert client.get(f"http://{host}:{port}").status_code == 200
 
 
-def test_a_file_descriptor_that_is_no_socket_is_one_line_and_exit_code_3(bolide):
+def test_a_file_descriptor_that_is_no_socket_is_one_line_and_exit_code_1(bolide):
     command = bolide("main:app", "--fd", "99", "--log-level", "warning")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert command.stderr == "ERROR:    Cannot listen on file descriptor 99: bad file descriptor\n"
 
 
@@ -411,9 +411,9 @@ def test_own_loop_factory(serve, client, write):
     assert "made" in command.stdout
 
 
-def test_a_loop_factory_that_does_not_exist_is_one_line_and_exit_code_3(bolide):
+def test_a_loop_factory_that_does_not_exist_is_one_line_and_exit_code_1(bolide):
     command = bolide("main:app", "--loop", "nowhere:make")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert command.stderr == 'ERROR:    Error loading event loop factory. Could not import module "nowhere".\n'
 
 

@@ -85,7 +85,7 @@ def test_an_application_of_no_interface_is_refused(caplog):
     config = Config(wsgi, log_config=None)
     with pytest.raises(SystemExit) as caught:
         config.load()
-    assert caught.value.code == 3
+    assert caught.value.code == 1
     assert "use the interface `wsgi`" in caplog.text
 
 
@@ -221,7 +221,7 @@ def test_bind_socket_says_why_it_cannot(caplog):
         config = Config(asgi3, port=taken.getsockname()[1], log_config=None)
         with pytest.raises(SystemExit) as caught:
             config.bind_socket()
-    assert caught.value.code == 3
+    assert caught.value.code == 1
     assert "address already in use" in caplog.text
 
 

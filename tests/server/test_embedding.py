@@ -373,7 +373,7 @@ def test_a_port_in_use_ends_before_the_application_has_started():
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
         bolide.Server(config(application, port=taken.getsockname()[1])).run()
-    assert caught.value.code == 3
+    assert caught.value.code == 1
     assert told == []
 
 

@@ -102,7 +102,7 @@ def test_access_log_is_off(serve, client, bolide, arguments, tmp_path):
 
 def test_log_level_silences_the_server(serve, bolide, write):
     command = bolide("nowhere:app", "--log-level", "critical")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert command.stderr == ""
 
 
@@ -130,12 +130,12 @@ def test_a_terminal_gets_colours(bolide):
     ours, terminal = pty.openpty()
     try:
         command = bolide("nowhere:app", stdin=terminal)
-        assert command.wait() == 3
+        assert command.wait() == 1
         assert "\x1b" not in command.stderr
         import subprocess
 
         process = subprocess.run([sys.executable, "-m", "bolide", "nowhere:app"], stderr=terminal, timeout=20)
-        assert process.returncode == 3
+        assert process.returncode == 1
         assert os.read(ours, 4096).startswith(b"\x1b[31mERROR\x1b[0m:    Error loading ASGI app.")
     finally:
         os.close(ours)

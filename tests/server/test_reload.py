@@ -186,9 +186,9 @@ def test_a_stop_finishes_the_running_request(reloading, write, tmp_path, number)
     assert command.wait() == 0
 
 
-def test_a_module_that_does_not_exist_is_one_line_and_exit_code_3(bolide):
+def test_a_module_that_does_not_exist_is_one_line_and_exit_code_1(bolide):
     command = bolide("nowhere:app", "--reload")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert command.stderr == 'ERROR:    Error loading ASGI app. Could not import module "nowhere".\n'
 
 

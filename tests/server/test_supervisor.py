@@ -394,17 +394,17 @@ def test_a_worker_that_dies_at_its_start_does_not_spin(supervise, tmp_path):
     assert command.stop() == 0
 
 
-def test_a_module_that_does_not_exist_is_one_line_and_exit_code_3(bolide):
+def test_a_module_that_does_not_exist_is_one_line_and_exit_code_1(bolide):
     command = bolide("nowhere:app", "--workers", "2")
-    assert command.wait() == 3
+    assert command.wait() == 1
     assert command.stderr == 'ERROR:    Error loading ASGI app. Could not import module "nowhere".\n'
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_3(supervise, bolide):
+def test_a_port_in_use_is_one_line_and_exit_code_1(supervise, bolide):
     _, url = supervise()
     port = url.rpartition(":")[2]
     second = bolide("worked:app", "--workers", "2", "--port", port, "--log-level", "warning")
-    assert second.wait() == 3
+    assert second.wait() == 1
     assert second.stderr == f"ERROR:    Cannot listen on 127.0.0.1:{port}: address already in use\n"
 
 
@@ -452,4 +452,4 @@ def test_an_object_cannot_be_given_to_workers():
 
     with pytest.raises(SystemExit) as caught:
         bolide.serve(app, workers=2, log_config=None)
-    assert caught.value.code == 3
+    assert caught.value.code == 1
