@@ -68,7 +68,7 @@ def test_a_numeric_address_takes_no_thread(loop):
         assert await reader.read() == b""
         writer.close()
         server.close()
-        assert threading.active_count() == before
+        assert threading.active_count() <= before  # one of an earlier test may have ended
 
     loop.run_until_complete(main())
 

@@ -172,4 +172,4 @@ def test_the_done_callback_of_asyncio(loop):
         callbacks = [callback for callback, _ in asyncio.current_task()._callbacks]
         assert callbacks == [_run_until_complete_cb]
 
-    loop.run_until_complete(asyncio.tasks._PyTask(main(), loop=loop))
+    loop.run_until_complete(main())
