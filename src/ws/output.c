@@ -15,7 +15,7 @@
 /* Queue a frame. `owner`: an object that keeps `data` as it is, or NULL. 0, or -1 with MemoryError set. */
 static int put_frame(bolide_conn *c, int opcode, bool compressed, const char *data, size_t len, PyObject *owner) {
     bolide_stream *s = &c->stream;
-    if (len + BOLIDE_WS_OUT_HEADER_MAX <= BOLIDE_RESERVE_MAX) {
+    if (len <= BOLIDE_RESERVE_MAX - BOLIDE_WS_OUT_HEADER_MAX) {
         char *out = bolide_stream_reserve(s, len + BOLIDE_WS_OUT_HEADER_MAX);
         if (out == NULL) {
             return -1;
