@@ -1,4 +1,5 @@
-/* The ASGI server: what its files share. server.c is the Python type, request.c the life of a request, send.c and
+/* The ASGI server: what its files share. server.c is the Python type, server_new.c its constructor,
+ * request.c the life of a request, task.c its task, send.c and
  * receive.c the two callables of the application, awaitable.c what they return, scope.c the scope, log.c what is
  * logged. */
 #ifndef BOLIDE_ASGI_ASGI_H
@@ -247,6 +248,18 @@ int bolide_request_end_task(bolide_request *r, PyObject *task);
 /* Cancel the tasks of all running requests of the server. 0, or -1 with an exception set. */
 int bolide_request_cancel_all(bolide_server *server);
 
+/* --- task.c ----------------------------------------------------------------------------------- */
+
+/* A task that runs `coro`, or what else the application has returned. *context becomes a new reference to the one it
+ * runs in, if that is known. New reference, or NULL with an exception set. */
+PyObject *bolide_task_new(bolide_server *server, PyObject *coro, PyObject **context);
+
+/* Is the task done? -1 with an exception set. */
+int bolide_task_is_done(bolide_server *server, PyObject *task);
+
+/* task.result(): new reference, or NULL with the task's exception set. */
+PyObject *bolide_task_result(bolide_server *server, PyObject *task);
+
 /* --- scope.c ---------------------------------------------------------------------------------- */
 
 /* The dict that every scope of the server is a copy of. 0, or -1 with an exception set. */
@@ -362,6 +375,13 @@ void bolide_access_add(bolide_request *r, uint64_t len);
 void bolide_access_sent(bolide_request *r, PyObject *body);
 void bolide_access_end(bolide_request *r);
 void bolide_access_free(bolide_request *r);
+
+/* --- server_new.c ----------------------------------------------------------------------------- */
+
+extern const char bolide_server_doc[];
+
+/* tp_new of the Server. */
+PyObject *bolide_server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
 /* --- server.c --------------------------------------------------------------------------------- */
 

@@ -180,15 +180,6 @@ static bool delist(bolide_request *r) {
     return true;
 }
 
-/* task.result(): new reference, or NULL with the task's exception set. */
-static PyObject *result_of(bolide_request *r, PyObject *task) {
-    bolide_asgi_state *as = bolide_asgi_of(r);
-    if (Py_IS_TYPE(task, (PyTypeObject *)r->server->st->asyncio_Task)) {
-        return PyObject_Vectorcall(as->task_result, &task, 1, NULL);
-    }
-    return PyObject_CallMethod(task, "result", NULL);
-}
-
 /* Have `receive` called when the task is done, in `context` (NULL: the current one), and keep the request until then.
  * 0, or -1 with an exception set. */
 static int follow(bolide_request *r, PyObject *task, PyObject *receive, PyObject *context) {
@@ -204,58 +195,8 @@ static int follow(bolide_request *r, PyObject *task, PyObject *receive, PyObject
     return 0;
 }
 
-/* loop.create_task(coro), for the user's task factory. It is called in a copy of the server's context, not with one:
- * not every factory takes that argument. New reference, or NULL with an exception set. */
-static PyObject *create_task(bolide_server *server, PyObject *coro) {
-    PyObject *context = PyContext_Copy(server->context), *task = NULL;
-    if (context != NULL && PyContext_Enter(context) == 0) {
-        task = PyObject_CallMethodOneArg((PyObject *)server->loop, server->st->asgi->str_create_task, coro);
-        if (PyContext_Exit(context) < 0) {
-            Py_CLEAR(task);
-        }
-    }
-    Py_XDECREF(context);
-    return task;
-}
-
-/* A task that runs `coro`, or what else the application has returned. *context becomes a new reference to the one it
- * runs in, if that is known. New reference, or NULL with an exception set. */
-static PyObject *make_task(bolide_request *r, PyObject *coro, PyObject **context) {
-    bolide_server *server = r->server;
-    bolide_asgi_state *as = server->st->asgi;
-    PyObject *loop = (PyObject *)server->loop;
-    size_t nargsf = 1 | PY_VECTORCALL_ARGUMENTS_OFFSET;
-    if (!PyCoro_CheckExact(coro)) {
-        PyObject *args[] = {NULL, coro, loop};
-        return PyObject_Vectorcall(as->ensure_future, args + 1, nargsf, as->loop_names);
-    }
-    if (server->loop->task_factory != NULL && server->loop->task_factory != Py_None) {
-        return create_task(server, coro);
-    }
-    *context = PyContext_Copy(server->context);
-    if (*context == NULL) {
-        return NULL;
-    }
-    PyObject *args[] = {NULL, coro, loop, *context, Py_True};
-    return PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->task_names);
-}
-
-/* Is the task done? -1 with an exception set. */
-static int is_done(bolide_request *r, PyObject *task) {
-    bolide_asgi_state *as = bolide_asgi_of(r);
-    PyObject *done;
-    if (Py_IS_TYPE(task, (PyTypeObject *)r->server->st->asyncio_Task)) {
-        done = PyObject_Vectorcall(as->task_done, &task, 1, NULL);
-    } else {
-        done = PyObject_CallMethodNoArgs(task, r->server->st->str_done);
-    }
-    int result = done != NULL ? PyObject_IsTrue(done) : -1;
-    Py_XDECREF(done);
-    return result;
-}
-
 int bolide_request_end_task(bolide_request *r, PyObject *task) {
-    int done = task == r->task ? is_done(r, task) : 0;
+    int done = task == r->task ? bolide_task_is_done(r->server, task) : 0;
     if (done <= 0) {
         if (done == 0) {
             PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
@@ -267,7 +208,7 @@ int bolide_request_end_task(bolide_request *r, PyObject *task) {
         bool was_running = bolide_loop_occupy(loop);
         Py_INCREF(task);
         Py_CLEAR(r->task);
-        end(r, result_of(r, task), true);
+        end(r, bolide_task_result(r->server, task), true);
         Py_DECREF(task);
         Py_DECREF(r);
         bolide_loop_vacate(loop, was_running);
@@ -280,7 +221,7 @@ int bolide_request_end_task(bolide_request *r, PyObject *task) {
 static void after_start(bolide_request *r, PyObject *task, PyObject *receive, PyObject *context) {
     if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
         /* Mostly it is done then and has returned None: no need to ask whether it is. */
-        PyObject *result = result_of(r, task);
+        PyObject *result = bolide_task_result(r->server, task);
         if (result == Py_None) {
             end(r, result, false);
             return;
@@ -288,9 +229,9 @@ static void after_start(bolide_request *r, PyObject *task, PyObject *receive, Py
         Py_XDECREF(result);
         PyErr_Clear();
     }
-    int done = is_done(r, task);
+    int done = bolide_task_is_done(r->server, task);
     if (done > 0) {
-        end(r, result_of(r, task), false);
+        end(r, bolide_task_result(r->server, task), false);
     } else if (done < 0 || follow(r, task, receive, context) < 0) {
         end(r, NULL, false);
     }
@@ -325,7 +266,7 @@ static void run(bolide_request *r) {
         Py_CLEAR(r->scope);
     }
     if (coro != NULL) {
-        task = make_task(r, coro, &context);
+        task = bolide_task_new(r->server, coro, &context);
         Py_DECREF(coro);
     }
     if (task != NULL) {
