@@ -294,6 +294,9 @@ int bolide_message_get(PyObject *message, PyObject *key, PyObject **value);
 /* As bolide_message_get(), with KeyError for what is not there: 0 or -1. */
 int bolide_message_require(PyObject *message, PyObject *key, PyObject **value);
 
+/* message[key] as a number, whatever its value. 0, or -1 with an exception set. */
+int bolide_message_status(PyObject *message, PyObject *key, long *status);
+
 /* Make of *body, a bytes-like object, an exact bytes object: what comes after that runs no code of the application.
  * NULL stays NULL. 0, or -1 with an exception set. */
 int bolide_body_as_bytes(PyObject **body);

@@ -26,6 +26,16 @@ int bolide_message_require(PyObject *message, PyObject *key, PyObject **value) {
     return found > 0 ? 0 : -1;
 }
 
+int bolide_message_status(PyObject *message, PyObject *key, long *status) {
+    PyObject *value;
+    if (bolide_message_require(message, key, &value) < 0) {
+        return -1;
+    }
+    *status = PyLong_AsLong(value);
+    Py_DECREF(value);
+    return *status == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
 bool bolide_message_is(PyObject *type, const char *wanted) {
     size_t len = strlen(wanted);
     return PyUnicode_Check(type) && PyUnicode_IS_COMPACT_ASCII(type) && (size_t)PyUnicode_GET_LENGTH(type) == len &&
@@ -61,21 +71,16 @@ int bolide_request_disconnected(const bolide_request *r) {
 /* http.response.start. 0, or -1 with an exception set. */
 static int send_start(bolide_request *r, PyObject *message) {
     bolide_asgi_state *as = bolide_asgi_of(r);
-    PyObject *status = NULL, *headers = NULL;
+    PyObject *headers = NULL, *trailers = NULL;
     int result = -1;
-    if (bolide_message_require(message, as->str_status, &status) < 0) {
-        return -1;
-    }
-    long code = PyLong_AsLong(status);
-    Py_DECREF(status);
-    if (code == -1 && PyErr_Occurred()) {
+    long code;
+    if (bolide_message_status(message, as->str_status, &code) < 0) {
         return -1;
     }
     if (code < 100 || code > 999) {
         PyErr_Format(PyExc_ValueError, "invalid HTTP status %ld", code);
         return -1;
     }
-    PyObject *trailers = NULL;
     if (bolide_message_get(message, as->str_headers, &headers) < 0 ||
         bolide_message_get(message, as->str_trailers, &trailers) < 0) {
         goto done;

@@ -111,13 +111,9 @@ static int send_refusal(bolide_request *r) {
  * is all of it. */
 static int send_denial_start(bolide_request *r, PyObject *message) {
     bolide_asgi_state *as = bolide_asgi_of(r);
-    PyObject *status = NULL, *headers = NULL;
-    if (bolide_message_require(message, as->str_status, &status) < 0) {
-        return -1;
-    }
-    long code = PyLong_AsLong(status);
-    Py_DECREF(status);
-    if (code == -1 && PyErr_Occurred()) {
+    PyObject *headers = NULL;
+    long code;
+    if (bolide_message_status(message, as->str_status, &code) < 0) {
         return -1;
     }
     if (code < 200 || code > 599) {

@@ -120,8 +120,7 @@ static void update_reading(bolide_conn *c) {
     }
 }
 
-/* Keep bytes that cannot be parsed yet. */
-static void hold(bolide_conn *c, const char *data, size_t len) {
+void bolide_conn_hold(bolide_conn *c, const char *data, size_t len) {
     char *held = realloc(c->held, c->held_len + len);
     if (held == NULL) {
         bolide_conn_abort(c);
@@ -130,7 +129,6 @@ static void hold(bolide_conn *c, const char *data, size_t len) {
     memcpy(held + c->held_len, data, len);
     c->held = held;
     c->held_len += len;
-    update_reading(c);
 }
 
 /* Request and response are complete. */
@@ -186,7 +184,7 @@ static void parse(bolide_conn *c, const char *data, size_t len) {
     }
     c->flags &= ~(unsigned)BOLIDE_CONN_PARSING;
     if (len > 0 && (c->flags & (BOLIDE_CONN_CLOSING | BOLIDE_CONN_LINGERING)) == 0) {
-        hold(c, data, len);
+        bolide_conn_hold(c, data, len);
     }
     settle(c);
 }
@@ -321,7 +319,8 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
     } else if ((c->flags & BOLIDE_CONN_CLOSING) != 0) {
         return;
     } else if (c->held_len > 0 || !can_parse(c)) {
-        hold(c, data, len);
+        bolide_conn_hold(c, data, len);
+        update_reading(c);
     } else {
         parse(c, data, len);
     }

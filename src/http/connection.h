@@ -195,6 +195,9 @@ void bolide_conn_expect_output(bolide_conn *c, size_t len);
 /* Some output has left past the stream's queue: the peer has not stalled. */
 void bolide_conn_note_output(bolide_conn *c);
 
+/* Keep bytes that cannot be taken in yet, behind those that are kept; aborts when there is no memory. */
+void bolide_conn_hold(bolide_conn *c, const char *data, size_t len);
+
 /* Stop and resume taking in the body, as the owner consumes it. */
 void bolide_conn_pause_body(bolide_conn *c);
 void bolide_conn_resume_body(bolide_conn *c);

@@ -202,18 +202,6 @@ static size_t take_frame(bolide_conn *c, char *data, size_t len) {
     return used + bolide_ws_begin_frame(c, &f, data + used, len - used);
 }
 
-/* Keep bytes that the owner has no room for. */
-static void hold(bolide_conn *c, const char *data, size_t len) {
-    char *held = realloc(c->held, c->held_len + len);
-    if (held == NULL) {
-        bolide_conn_abort(c);
-        return;
-    }
-    memcpy(held + c->held_len, data, len);
-    c->held = held;
-    c->held_len += len;
-}
-
 static void update_reading(bolide_conn *c) {
     bolide_ws *ws = bolide_ws_of(c);
     bool reading = (c->stream.flags & BOLIDE_STREAM_READING) != 0;
@@ -239,7 +227,7 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
     ws->flags &= (uint8_t)~WS_DELIVERED;
     while (len > 0 && bolide_ws_is_upgraded(c)) {
         if (c->held_len > 0 || (ws->flags & (WS_FULL | WS_DEFERRED)) != 0) {
-            hold(c, data, len);
+            bolide_conn_hold(c, data, len);
             break;
         }
         size_t used;
