@@ -1,11 +1,6 @@
 /* Server(): its arguments, checked and put in their places. */
 #include "asgi/asgi.h"
 
-#include <stdlib.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 #define MAX_HEAD_LIMIT   (64u * 1024 * 1024)
 #define MAX_FIELDS_LIMIT 65536
 #define MAX_TIMEOUT_S    86400.0
@@ -80,20 +75,6 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                &a->max_body, &a->body_rate, &a->body_timeout, &a->write_timeout, &a->access_details, &a->health_path)
                ? 0
                : -1;
-}
-
-/* Let malloc keep freed memory at hand. By default glibc gives the top of the heap back as soon as a body of some 100
- * KiB is freed, and the next one pays for its pages again: more than half the cost of a large upload. What is set here
- * is what glibc's own adaption may end at. Nothing is done if the user has tuned malloc. */
-static void tune_malloc(void) {
-#ifdef __GLIBC__
-    if (getenv("MALLOC_TRIM_THRESHOLD_") == NULL && getenv("MALLOC_MMAP_THRESHOLD_") == NULL &&
-        getenv("GLIBC_TUNABLES") == NULL) {
-        (void)mallopt(M_MMAP_THRESHOLD, 8 * 1024 * 1024);
-        (void)mallopt(M_TRIM_THRESHOLD, 16 * 1024 * 1024);
-        (void)mallopt(M_TOP_PAD, 512 * 1024);
-    }
-#endif
 }
 
 static PyObject *optional(PyObject *value) {
@@ -275,7 +256,6 @@ PyObject *bolide_server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (s == NULL) {
         return NULL;
     }
-    tune_malloc();
     s->loop = (bolide_loop *)Py_NewRef(a.loop);
     s->st = st;
     PyObject *root_path = a.root_path != NULL ? Py_NewRef(a.root_path) : PyUnicode_FromString("");

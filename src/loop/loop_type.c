@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/error.h"
+#include "common/memory.h"
 #include "loop/sock.h"
 #include "transport/datagram.h"
 #include "transport/transport.h"
@@ -315,6 +316,7 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         goto fail;
     }
     loop->closed = false;
+    bolide_memory_keep();
     return (PyObject *)loop;
 fail:
     Py_DECREF(loop);
