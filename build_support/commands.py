@@ -121,6 +121,7 @@ class build_ext(_build_ext):
         base = library.path.relative_to(ROOT)
         flags = ["-w", *(f"-D{name}" for name in library.defines)]
         flags += [f"-I{base / path}" for path in library.include + library.private_include]
+        flags += [flag for path in library.include_first for flag in ("-include", path)]
         return [
             cbuild.Unit(base / source, f"{library.name}-{library.version}/{source[:-2]}", (*command, *flags))
             for source in library.sources

@@ -41,6 +41,7 @@ class Library:
     sources: list[str]
     defines: list[str]
     public_defines: list[str]
+    include_first: list[str] = field(default_factory=list)  # headers of ours
 
     @property
     def path(self) -> Path:

@@ -185,7 +185,8 @@ def compiled(tree, **environment):
 @pytest.mark.timeout(300)
 def test_rebuild_compiles_what_changed(fetched):
     for path in (fetched / "src").rglob("*.[ch]"):
-        path.unlink()
+        if path.name != "epoll.h":  # which libuv's sources include
+            path.unlink()
     (fetched / "src" / "value.h").write_text("#define VALUE 1\n")
     (fetched / "src" / "one.c").write_text('#include "value.h"\nint one(void);\nint one(void) { return VALUE; }\n')
     (fetched / "src" / "two.c").write_text("int two(void);\nint two(void) { return 2; }\n")

@@ -19,9 +19,9 @@
 #define FLUSH_QUANTUM (256 * 1024)
 
 #ifdef MSG_NOSIGNAL
-#define SEND_FLAGS MSG_NOSIGNAL
+#define SEND_FLAGS (MSG_NOSIGNAL | MSG_DONTWAIT)
 #else
-#define SEND_FLAGS 0
+#define SEND_FLAGS MSG_DONTWAIT
 #endif
 
 /* --- the flush list --------------------------------------------------------------------------- */

@@ -304,3 +304,84 @@ def test_an_ssl_object_of_a_class_of_its_own():
         """,
         options=("-W", "ignore"),
     )
+
+
+CLOSED_BEHIND_ITS_BACK = """
+class Ours(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.lost = transport, asyncio.get_running_loop().create_future()
+        made.set_result(self)
+
+    def connection_lost(self, exception):
+        self.lost.set_result(exception)
+
+async def main(side, when, instead):
+    global made
+    loop = asyncio.get_running_loop()
+    made = loop.create_future()
+    if side == "accepted":
+        server = await loop.create_server(Ours, "127.0.0.1", 0)
+        peer = socket.create_connection(server.sockets[0].getsockname())
+    else:
+        listening = socket.create_server(("127.0.0.1", 0))
+        await loop.create_connection(Ours, *listening.getsockname())
+        peer = listening.accept()[0]
+    ours = await made
+    transport = ours.transport
+    if when == "watched":
+        await asyncio.sleep(0)  # a poll
+        transport.write(bytes(20_000_000))  # waits for the peer
+    number = transport.get_extra_info("socket").fileno()
+    os.close(number)
+    if instead != "nothing":
+        other = os.open("/etc/passwd", os.O_RDONLY) if instead == "file" else os.pipe()[0]
+        assert other == number
+    for _ in range(3):
+        await asyncio.sleep(0)
+    transport.pause_reading()
+    await asyncio.sleep(0)
+    transport.resume_reading()
+    await asyncio.sleep(0)
+    transport.write(bytes(5_000_000))
+    await asyncio.sleep(0)
+    transport.abort()
+    await ours.lost
+    peer.close()
+
+loop = new_event_loop()
+loop.run_until_complete(asyncio.wait_for(main(*sys.argv[1:]), 30))
+print("done")
+os._exit(0)  # nobody else is to close that number
+"""
+
+
+@only_bolide
+@pytest.mark.parametrize("instead", ["nothing", "file", "pipe"])
+@pytest.mark.parametrize("when", ["new", "watched"])
+@pytest.mark.parametrize("side", ["accepted", "connected"])
+def test_a_descriptor_closed_behind_the_loops_back(side, when, instead):
+    assert "done" in run_script(CLOSED_BEHIND_ITS_BACK, side, when, instead).stdout
+
+
+@only_bolide
+def test_a_transport_whose_descriptor_is_closed_before_it_is_read_is_lost():
+    script = """
+    async def main():
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        peer = socket.create_connection(server.sockets[0].getsockname())
+        print(repr(await served))
+
+    async def serve(reader, writer):
+        os.close(writer.get_extra_info("socket").fileno())
+        try:
+            await reader.read()
+        except OSError as error:
+            served.set_result(error)
+
+    loop = new_event_loop()
+    served = loop.create_future()
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
+    sys.stdout.flush()
+    os._exit(0)
+    """
+    assert "Error" in run_script(script).stdout
