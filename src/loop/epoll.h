@@ -10,16 +10,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* As epoll_ctl(), but libuv's poll succeeds in watching a descriptor that was closed behind its back: the number becomes
- * a socket that is not connected, so that the kernel tells whoever reads or writes it. What cannot be watched, such as
- * a file that was opened under that number, is not. */
+/* As epoll_ctl(), but libuv's poll succeeds in watching a descriptor that was closed behind its back: the number
+ * becomes a socket that is not connected, so that the kernel tells whoever reads or writes it. What cannot be watched,
+ * such as a file that was opened under that number, is not. */
 int bolide_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
 
 #define epoll_ctl bolide_epoll_ctl
 
 /* libuv takes epoll_ctl() itself where there is no ring to hand it to. */
 #ifdef SYS_io_uring_setup
-#define syscall(number, ...) \
+#define syscall(number, ...)                                                                                           \
     ((number) == SYS_io_uring_setup ? (errno = ENOSYS, -1L) : (long)syscall(number, ##__VA_ARGS__))
 #endif
 #endif
