@@ -268,10 +268,22 @@ static int make_scope(bolide_request *r, PyObject *headers, const bolide_target 
     return 0;
 }
 
+/* scope["method"]. New reference, or NULL with an exception set. */
+static PyObject *method_of(const bolide_server *server, const bolide_conn *c, const bolide_head *head) {
+    if ((c->flags & BOLIDE_CONN_OTHER_METHOD) == 0) {
+        return Py_NewRef(server->st->asgi->methods[c->parser.method]);
+    }
+    size_t len;
+    const char *method = bolide_head_method(head, &len);
+    return PyUnicode_DecodeASCII(method, (Py_ssize_t)len, NULL);
+}
+
 int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_facts *facts) {
     bolide_http *http = &r->server->http;
     bolide_conn *c = r->conn;
-    r->method = Py_NewRef(r->server->st->asgi->methods[c->parser.method]);
+    if ((r->method = method_of(r->server, c, head)) == NULL) {
+        return -1;
+    }
     r->response.http10 = (c->flags & BOLIDE_CONN_HTTP10) != 0;
     r->response.head = c->parser.method == HTTP_HEAD;
     PyObject *headers = bolide_head_fields(http, head, facts);

@@ -134,7 +134,8 @@ void bolide_conn_hold(bolide_conn *c, const char *data, size_t len) {
 /* Request and response are complete. */
 static void end_exchange(bolide_conn *c) {
     c->flags &= ~(unsigned)(BOLIDE_CONN_HEAD | BOLIDE_CONN_STARTED | BOLIDE_CONN_MESSAGE | BOLIDE_CONN_RESPONSE |
-                            BOLIDE_CONN_KEEP_ALIVE | BOLIDE_CONN_EXPECT | BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_HTTP10);
+                            BOLIDE_CONN_KEEP_ALIVE | BOLIDE_CONN_EXPECT | BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_HTTP10 |
+                            BOLIDE_CONN_OTHER_METHOD);
     c->flags |= BOLIDE_CONN_SERVED;
     c->since_ms = 0;
     c->discarded = 0;

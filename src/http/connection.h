@@ -142,25 +142,27 @@ struct bolide_conn {
 };
 
 enum {
-    BOLIDE_CONN_HEAD = 1,           /* an exchange is under way: the head is complete */
-    BOLIDE_CONN_STARTED = 2,        /* ... on_start was called */
-    BOLIDE_CONN_MESSAGE = 4,        /* ... the request is complete, body and all */
-    BOLIDE_CONN_RESPONSE = 8,       /* ... the response is complete */
-    BOLIDE_CONN_KEEP_ALIVE = 16,    /* the request allows for another one after it */
-    BOLIDE_CONN_EXPECT = 32,        /* it expects 100 Continue, which was not sent */
-    BOLIDE_CONN_BODY_PAUSED = 64,   /* the owner has enough of the body for now */
-    BOLIDE_CONN_EOF = 128,          /* the peer has sent its FIN */
-    BOLIDE_CONN_LINGERING = 256,    /* our FIN is on its way; what still comes is dropped, for a while */
-    BOLIDE_CONN_CLOSING = 512,      /* the stream closes, now or once its output has left */
-    BOLIDE_CONN_SERVED = 1024,      /* a response was completed */
-    BOLIDE_CONN_PARSING = 2048,     /* bytes are being parsed further up on the C stack */
-    BOLIDE_CONN_RESUMING = 4096,    /* on http->resume */
-    BOLIDE_CONN_UNIX = 8192,        /* a Unix socket */
-    BOLIDE_CONN_HTTP10 = 16384,     /* the request is HTTP/1.0 */
-    BOLIDE_CONN_LOCAL = 32768,      /* the peer is on this machine: its address is the loopback */
-    BOLIDE_CONN_BOUNDED = 65536,    /* ... and its send buffer is bounded */
-    BOLIDE_CONN_UPGRADED = 131072,  /* another protocol is spoken; it has the stream's events */
-    BOLIDE_CONN_EXTENSION = 262144, /* a part of a chunk extension has begun */
+    BOLIDE_CONN_HEAD = 1,               /* an exchange is under way: the head is complete */
+    BOLIDE_CONN_STARTED = 2,            /* ... on_start was called */
+    BOLIDE_CONN_MESSAGE = 4,            /* ... the request is complete, body and all */
+    BOLIDE_CONN_RESPONSE = 8,           /* ... the response is complete */
+    BOLIDE_CONN_KEEP_ALIVE = 16,        /* the request allows for another one after it */
+    BOLIDE_CONN_EXPECT = 32,            /* it expects 100 Continue, which was not sent */
+    BOLIDE_CONN_BODY_PAUSED = 64,       /* the owner has enough of the body for now */
+    BOLIDE_CONN_EOF = 128,              /* the peer has sent its FIN */
+    BOLIDE_CONN_LINGERING = 256,        /* our FIN is on its way; what still comes is dropped, for a while */
+    BOLIDE_CONN_CLOSING = 512,          /* the stream closes, now or once its output has left */
+    BOLIDE_CONN_SERVED = 1024,          /* a response was completed */
+    BOLIDE_CONN_PARSING = 2048,         /* bytes are being parsed further up on the C stack */
+    BOLIDE_CONN_RESUMING = 4096,        /* on http->resume */
+    BOLIDE_CONN_UNIX = 8192,            /* a Unix socket */
+    BOLIDE_CONN_HTTP10 = 16384,         /* the request is HTTP/1.0 */
+    BOLIDE_CONN_LOCAL = 32768,          /* the peer is on this machine: its address is the loopback */
+    BOLIDE_CONN_BOUNDED = 65536,        /* ... and its send buffer is bounded */
+    BOLIDE_CONN_UPGRADED = 131072,      /* another protocol is spoken; it has the stream's events */
+    BOLIDE_CONN_EXTENSION = 262144,     /* a part of a chunk extension has begun */
+    BOLIDE_CONN_METHOD_OPEN = 524288,   /* a method that llhttp does not know has begun, and is not complete */
+    BOLIDE_CONN_OTHER_METHOD = 1048576, /* the request has such a method; the parser knows a stand-in */
 };
 
 /* `owner` is the Python object whose life spans that of `http`. headers, targets and defaults are the caller's to
@@ -259,6 +261,9 @@ void bolide_http_remove(bolide_conn *c);
 
 /* --- for on_head ----------------------------------------------------------------------------------------------------
  */
+
+/* The method of `head`, of `*len` bytes. */
+const char *bolide_head_method(const bolide_head *head, size_t *len);
 
 /* The fields of `head` as a new list of (name, value) tuples, and what they say. NULL with an exception set. */
 PyObject *bolide_head_fields(bolide_http *http, const bolide_head *head, bolide_head_facts *facts);

@@ -7,9 +7,14 @@
 
 #include "http/hash.h"
 #include "http/host.h"
+#include "http/response.h"
 
 /* How much of a body that nobody wants is read for the sake of keeping the connection. */
 #define DISCARD_MAX (1024 * 1024)
+/* Bytes of a method that llhttp does not know. */
+#define METHOD_MAX 64
+/* What llhttp is told instead of it: no byte of a request but CONNECT is read otherwise because of its method. */
+#define METHOD_STAND_IN "POST"
 
 static inline bolide_conn *conn_of(llhttp_t *parser) {
     return (bolide_conn *)((char *)parser - offsetof(bolide_conn, parser));
@@ -102,17 +107,29 @@ static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
     return 0;
 }
 
-/* Does the request line stand in the form of RFC 9112, section 3, where llhttp takes more: empty lines before it that
- * are not CRLF, several spaces, other protocols than HTTP? Its version is known to be 1.x. */
-static bool is_strict_line(const llhttp_t *parser, const bolide_head *h) {
-    const char *method = h->base, *target = h->base + h->target;
+const char *bolide_head_method(const bolide_head *h, size_t *len) {
+    const char *method = h->base;
     while (method[0] == '\r' && method[1] == '\n') {
         method += 2;
     }
-    const char *name = llhttp_method_name(parser->method);
-    size_t len = strlen(name);
-    return h->target_len > 0 && (size_t)(target - method) == len + 1 && memcmp(method, name, len) == 0 &&
-           target[-1] == ' ' && memcmp(target + h->target_len, " HTTP/1.", 8) == 0;
+    *len = (size_t)(h->base + h->target - method) - 1;
+    return method;
+}
+
+/* Does the request line stand in the form of RFC 9112, section 3, where llhttp takes more: empty lines before it that
+ * are not CRLF, several spaces, other protocols than HTTP? Its version is known to be 1.x. */
+static bool is_strict_line(const bolide_conn *c, const bolide_head *h) {
+    const char *target = h->base + h->target;
+    size_t len;
+    const char *method = bolide_head_method(h, &len);
+    if (h->target_len == 0 || target[-1] != ' ' || memcmp(target + h->target_len, " HTTP/1.", 8) != 0) {
+        return false;
+    }
+    if ((c->flags & BOLIDE_CONN_OTHER_METHOD) != 0) {
+        return memchr(method, ' ', len) == NULL; /* execute_other() has seen the rest */
+    }
+    const char *name = llhttp_method_name(c->parser.method);
+    return strlen(name) == len && memcmp(method, name, len) == 0;
 }
 
 /* Refuse what the request line and the size alone tell. The verdict, or 0. */
@@ -121,7 +138,7 @@ static int check_line(const bolide_conn *c, const bolide_head *h) {
     if (parser->http_major != 1 || parser->http_minor > 1) {
         return -505;
     }
-    if (!is_strict_line(parser, h)) {
+    if (!is_strict_line(c, h)) {
         return -400;
     }
     if (parser->method == HTTP_CONNECT || parser->method == HTTP_PRI) {
@@ -309,6 +326,75 @@ static ptrdiff_t execute(bolide_conn *c, const char *data, size_t len) {
     return c->http->verdict;
 }
 
+/* Has the parser stopped at a method, perhaps a valid one, that it does not know, or not of HTTP? */
+static bool is_other_method(const llhttp_t *parser) {
+    llhttp_errno_t err = llhttp_get_errno(parser);
+    bool of_rtsp = parser->method >= HTTP_DESCRIBE && parser->method <= HTTP_FLUSH;
+    return err == HPE_INVALID_METHOD || (err == HPE_INVALID_CONSTANT && of_rtsp);
+}
+
+/* Find the method at the start of the head's `len` bytes. Returns where it ends, 0 if the bytes end first; or the
+ * status to refuse it with, negated. */
+static ptrdiff_t find_method(const char *raw, size_t len) {
+    char folded;
+    size_t start = 0, end;
+    bool small = false;
+    while (len - start >= 2 && raw[start] == '\r' && raw[start + 1] == '\n') {
+        start += 2;
+    }
+    for (end = start; end < len && raw[end] != ' '; end++) {
+        if (!bolide_copy_name(&folded, raw + end, 1)) {
+            return -400;
+        }
+        if (end - start >= METHOD_MAX) {
+            return -501;
+        }
+        small |= raw[end] >= 'a' && raw[end] <= 'z';
+    }
+    if (end == len) {
+        return 0;
+    }
+    if (small) {
+        return -501; /* another method than that in capitals, and ASGI knows capitals only */
+    }
+    return end > start ? (ptrdiff_t)end : -400;
+}
+
+/* Parse the head, of which `len` bytes are there, from its start: it has a method that llhttp does not know, which is
+ * the application's to judge (RFC 9110, section 9.1). Returns as bolide_parser_feed(). */
+static ptrdiff_t execute_other(bolide_conn *c, const char *raw, size_t len) {
+    bolide_head *h = head_of(c);
+    ptrdiff_t end = find_method(raw, len);
+    if (end == 0) {
+        c->flags |= BOLIDE_CONN_METHOD_OPEN;
+        return (ptrdiff_t)len;
+    }
+    if (end < 0) {
+        return end;
+    }
+    c->flags = (c->flags & ~(unsigned)BOLIDE_CONN_METHOD_OPEN) | BOLIDE_CONN_OTHER_METHOD;
+    h->target_len = h->count = 0;
+    h->in_name = false;
+    bolide_parser_init(c);
+    (void)llhttp_execute(&c->parser, METHOD_STAND_IN, sizeof(METHOD_STAND_IN) - 1);
+    ptrdiff_t used = execute(c, raw + end, len - (size_t)end);
+    return used < 0 ? used : end + used;
+}
+
+/* Run the parser over `len` more bytes of a head that begins at `raw`, of which it has seen `before`. Returns as
+ * bolide_parser_feed(). */
+static ptrdiff_t execute_head(bolide_conn *c, const char *raw, size_t before, size_t len) {
+    if ((c->flags & BOLIDE_CONN_METHOD_OPEN) == 0) {
+        ptrdiff_t used = execute(c, raw + before, len);
+        bool may_be_other = used == -400 && (c->flags & (BOLIDE_CONN_HEAD | BOLIDE_CONN_OTHER_METHOD)) == 0;
+        if (!may_be_other || !is_other_method(&c->parser)) {
+            return used;
+        }
+    }
+    ptrdiff_t used = execute_other(c, raw, before + len);
+    return used < 0 ? used : used - (ptrdiff_t)before;
+}
+
 /* Feed a head that came in several reads: from its own buffer, so that it ends up in one piece. */
 static ptrdiff_t feed_split(bolide_conn *c, const char *data, size_t len) {
     bolide_split_head *split = c->split;
@@ -319,7 +405,7 @@ static ptrdiff_t feed_split(bolide_conn *c, const char *data, size_t len) {
     if (append_raw(split, data, len) != 0) {
         return -1;
     }
-    ptrdiff_t used = execute(c, split->raw + before, len);
+    ptrdiff_t used = execute_head(c, split->raw, before, len);
     if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
         bolide_split_free(c);
     } else if (used >= 0 && split->len > c->http->max_head) {
@@ -339,7 +425,7 @@ ptrdiff_t bolide_parser_feed(bolide_conn *c, const char *data, size_t len) {
     h->base = data;
     h->target_len = h->count = 0;
     h->in_name = false;
-    ptrdiff_t used = execute(c, data, len);
+    ptrdiff_t used = execute_head(c, data, 0, len);
     if (used >= 0 && (c->flags & BOLIDE_CONN_HEAD) == 0) {
         int verdict = save_head(c, data, len);
         return verdict != 0 ? verdict : used;

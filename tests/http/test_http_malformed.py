@@ -16,7 +16,6 @@ MALFORMED = {
     "wrong protocol": b"GET / FTP/1.1\r\nHost: test\r\n\r\n",
     "wrong version": b"GET / HTTP/9.9\r\nHost: test\r\n\r\n",
     "version without digits": b"GET / HTTP/x.y\r\nHost: test\r\n\r\n",
-    "lower-case method": b"get / HTTP/1.1\r\nHost: test\r\n\r\n",
     "space in target": b"GET /a b HTTP/1.1\r\nHost: test\r\n\r\n",
     "control byte in target": b"GET /a\x01b HTTP/1.1\r\nHost: test\r\n\r\n",
     "header without colon": b"GET / HTTP/1.1\r\nHost: test\r\nnonsense\r\n\r\n",

@@ -65,11 +65,39 @@ add("head: CR x at its end", b"GET / HTTP/1.1\r\nHost: a\r\n\rX", "400")
 # --- the method -------------------------------------------------------------------------------------------------------
 
 add = table(CASES, "9110 9.1")
-add("method: lower case", b"get / HTTP/1.1\r\n" + REST, "400", "501", "200")
-add("method: mixed case", b"Get / HTTP/1.1\r\n" + REST, "400", "501", "200")
-add("method: unknown", b"FROBNICATE / HTTP/1.1\r\n" + REST, "400", "501", "200")
-add("method: a prefix of one", b"GE / HTTP/1.1\r\n" + REST, "400", "501", "200")
-add("method: one and more", b"GETX / HTTP/1.1\r\n" + REST, "400", "501", "200")
+add("method: lower case", b"get / HTTP/1.1\r\n" + REST, "400", "501", "200", sees=(("get", "/", b""),))
+add("method: mixed case", b"Get / HTTP/1.1\r\n" + REST, "400", "501", "200", sees=(("Get", "/", b""),))
+for method in ("FROBNICATE", "GE", "GETX", "CONNECTX", "PRIX", "FROB-2.!#$%&'*+^_`|~"):
+    line = f"{method} / HTTP/1.1\r\n".encode()
+    add(f"method: unknown, {method}", line + REST, "400", "501", "200", sees=((method, "/", b""),))
+add(
+    "method: unknown, with a length",
+    b"FROBNICATE / HTTP/1.1\r\nHost: a\r\nContent-Length: 35\r\n\r\n" + SMUGGLED + GET + END,
+    "400",
+    "501",
+    "200 200",
+    sees=(("FROBNICATE", "/", SMUGGLED), ("GET", "/", b"")),
+)
+add(
+    "method: unknown, with chunks",
+    b"FROBNICATE / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + GET + END,
+    "400",
+    "501",
+    "200 200",
+    sees=(("FROBNICATE", "/", b"abc"), ("GET", "/", b"")),
+)
+add(
+    "method: unknown, with a length and chunks",
+    b"FROBNICATE / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "400",
+    "501",
+)
+add("method: unknown, two spaces after it", b"FROBNICATE  / HTTP/1.1\r\n" + REST, "400", "501")
+add("method: unknown, no version", b"FROBNICATE /\r\n" + REST, "400", "501", "505")
+add("method: unknown, another protocol", b"FROBNICATE / FTP/1.1\r\n" + REST, "400", "501")
+add("method: unknown, an asterisk", b"FROBNICATE * HTTP/1.1\r\n" + REST, "400", "501", rfc="9112 3.2.4")
+add("method: unknown, an authority", b"FROBNICATE a:443 HTTP/1.1\r\n" + REST, "400", "501", rfc="9112 3.2.3")
+add("method: unknown, after an empty line", b"\r\nFROBNICATE / HTTP/1.1\r\n" + REST, "400", "501", "200")
 add("method: empty", b" / HTTP/1.1\r\n" + REST, "400", "501")
 add("method: 20,000 bytes", b"X" * 20_000 + b" / HTTP/1.1\r\n" + REST, "400", "501", "414", "431")
 for byte in b'\0\x01\x08\x0b\x0e\x1b\x1f\x7f\x80\xff(),/:;<=>?@[\\]{}"':
