@@ -4,7 +4,17 @@ import socket
 
 import pytest
 
-OTHERS = [b"FROBNICATE", b"GETX", b"GE", b"FROB-2", b"!#$%&'*+.^_`|~", b"X" * 64, b"SETUP", b"GET_PARAMETER", b"POSTPOST"]
+OTHERS = [
+    b"FROBNICATE",
+    b"GETX",
+    b"GE",
+    b"FROB-2",
+    b"!#$%&'*+.^_`|~",
+    b"X" * 64,
+    b"SETUP",
+    b"GET_PARAMETER",
+    b"POSTPOST",
+]
 NOT_IMPLEMENTED = [b"get", b"Get", b"FROBnicate", b"X" * 65, b"X" * 100_000]
 MALFORMED = [b"GE(T", b"FROB\tNICATE", b"F\x00", b"FROB\xe9", b"FROB/", b"FROBNICATE:", b"FROB\rX", b"FROB\nX"]
 
@@ -38,7 +48,9 @@ def test_other_method_in_pieces(connection, method):
     assert "'method': 'GET'" in connection.read_response().text
 
 
-@pytest.mark.parametrize("fields, body", [(b"Content-Length: 5\r\n", b"hello"), (b"Transfer-Encoding: chunked\r\n", None)])
+@pytest.mark.parametrize(
+    "fields, body", [(b"Content-Length: 5\r\n", b"hello"), (b"Transfer-Encoding: chunked\r\n", None)]
+)
 def test_body_of_another_method(connection, fields, body):
     sent = b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n" if body is None else body
     connection.send(reading(b"FROBNICATE", b"/echo", fields, sent) * 2)
