@@ -1,4 +1,4 @@
-"""Methods that are in no list of the server's are the application's to judge (RFC 9110, section 9.1); others are not."""
+"""Methods that are in no list of the server's are the application's to judge: RFC 9110, section 9.1."""
 
 import socket
 
