@@ -397,12 +397,11 @@ static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
     bolide_stream *s = handle->data;
     bolide_loop_enter(s->loop);
     *buf = uv_buf_init(s->loop->read_buf, BOLIDE_READ_BUF);
-    if (s->tls != NULL || s->ops->on_alloc == NULL) {
-        return;
+    if ((s->flags & BOLIDE_STREAM_POLLED) && s->tls == NULL && s->ops->on_alloc != NULL) {
+        s->flags |= BOLIDE_STREAM_ALLOCATING;
+        s->ops->on_alloc(s, buf);
+        s->flags &= ~(unsigned)BOLIDE_STREAM_ALLOCATING;
     }
-    s->flags |= BOLIDE_STREAM_ALLOCATING;
-    s->ops->on_alloc(s, buf);
-    s->flags &= ~(unsigned)BOLIDE_STREAM_ALLOCATING;
     if (!(s->flags & BOLIDE_STREAM_POLLED)) {
         *buf = uv_buf_init(NULL, 0); /* on_read() follows with UV_ENOBUFS */
     }
@@ -415,12 +414,16 @@ static void on_closed(uv_handle_t *handle) {
     s->ops->on_close(s);
 }
 
-/* The owner stopped reading or closed the stream in on_alloc(), where libuv does not stand it: do it now. */
-static void stop_after_alloc(bolide_stream *s) {
-    if (s->flags & BOLIDE_STREAM_OPEN) {
-        uv_read_stop(&s->uv.stream);
-    } else {
+/* There is input, but on_alloc() gave no room for it: the owner has stopped reading, or has closed the stream in there,
+ * where libuv does not stand it. */
+static void refuse_input(bolide_stream *s) {
+    if (!(s->flags & BOLIDE_STREAM_OPEN)) {
         uv_close(&s->uv.handle, on_closed);
+    } else if (s->flags & BOLIDE_STREAM_MORE) {
+        s->flags &= ~(unsigned)BOLIDE_STREAM_MORE; /* the owner may want it before the next poll */
+    } else {
+        s->flags &= ~(unsigned)BOLIDE_STREAM_STARTED;
+        uv_read_stop(&s->uv.stream);
     }
 }
 
@@ -436,12 +439,17 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
     bolide_stream *s = handle->data;
     bolide_loop_enter(s->loop);
     if (nread > 0) {
+        s->flags = (s->flags & ~(unsigned)BOLIDE_STREAM_MORE) | ((size_t)nread == buf->len ? BOLIDE_STREAM_MORE : 0);
         if (s->tls != NULL) {
             bolide_tls_input(s, buf->base, (size_t)nread);
         } else {
             s->ops->on_read(s, buf->base, (size_t)nread);
         }
     } else if (nread == UV_EOF) {
+        s->flags &= ~(unsigned)BOLIDE_STREAM_STARTED; /* libuv reads on only if it is told to */
+        if (!(s->flags & BOLIDE_STREAM_POLLED)) {
+            return;
+        }
         bolide_stream_poll_stop(s);
         if (s->tls != NULL) {
             bolide_tls_eof(s);
@@ -451,10 +459,11 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
         }
     } else if (nread == 0 || nread == UV_ENOBUFS) {
         if (nread != 0 && !(s->flags & BOLIDE_STREAM_POLLED)) {
-            stop_after_alloc(s);
+            refuse_input(s);
         }
         (void)unused(s);
     } else if (unused(s)) {
+        s->flags &= ~(unsigned)BOLIDE_STREAM_STARTED;
         bolide_stream_fail(s, (int)nread);
     }
 }
@@ -467,22 +476,17 @@ int bolide_stream_poll_start(bolide_stream *s) {
     if (!(s->flags & BOLIDE_STREAM_OPEN)) {
         return UV_EBADF;
     }
-    /* In on_alloc() libuv reads already. */
-    int status = s->flags & BOLIDE_STREAM_ALLOCATING ? 0 : uv_read_start(&s->uv.stream, on_alloc, on_read);
+    int status = s->flags & BOLIDE_STREAM_STARTED ? 0 : uv_read_start(&s->uv.stream, on_alloc, on_read);
     if (status == 0) {
-        s->flags |= BOLIDE_STREAM_POLLED;
+        s->flags |= BOLIDE_STREAM_POLLED | BOLIDE_STREAM_STARTED;
     }
     return status;
 }
 
+/* libuv is told when there is input that nobody wants, in refuse_input(). Mostly the owner reads on before there is,
+ * and the kernel need not be told of either. */
 void bolide_stream_poll_stop(bolide_stream *s) {
-    bolide_loop_claim(s->loop);
-    if (s->flags & BOLIDE_STREAM_POLLED) {
-        s->flags &= ~(unsigned)BOLIDE_STREAM_POLLED;
-        if (!(s->flags & BOLIDE_STREAM_ALLOCATING)) {
-            uv_read_stop(&s->uv.stream);
-        }
-    }
+    s->flags &= ~(unsigned)BOLIDE_STREAM_POLLED;
 }
 
 int bolide_stream_read_start(bolide_stream *s) {

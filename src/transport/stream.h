@@ -79,9 +79,11 @@ enum {
     BOLIDE_STREAM_FIN_SENT = 64,     /* the FIN was handed to the kernel */
     BOLIDE_STREAM_CLOSE_AFTER = 128, /* close after the output has left */
     BOLIDE_STREAM_BROKEN = 256,      /* an error was reported; output is discarded */
-    BOLIDE_STREAM_ALLOCATING = 512,  /* inside on_alloc: libuv must not be told to stop or close */
-    BOLIDE_STREAM_POLLED = 1024,     /* the socket is being read */
+    BOLIDE_STREAM_ALLOCATING = 512,  /* inside on_alloc: libuv must not be told to close */
+    BOLIDE_STREAM_POLLED = 1024,     /* the socket is to be read */
     BOLIDE_STREAM_UNWRAPPING = 2048, /* TLS: bolide_stream_unwrap() was called */
+    BOLIDE_STREAM_STARTED = 8192,    /* libuv reads it, or finds that it is not to */
+    BOLIDE_STREAM_MORE = 16384,      /* the last read filled its buffer: libuv asks for more room at once */
     BOLIDE_STREAM_PATIENT = 4096,    /* gathers up to BOLIDE_FLUSH_LATER while the socket takes all: owner's choice */
 };
 
