@@ -257,6 +257,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         return names
 
     async def _resolve(self, lookup: Callable[..., Any], *args: Any) -> Any:
+        self._check_closed()
         self._check_default_executor()
         if self._resolver is None:
             self._resolver = _resolver.new_pool()

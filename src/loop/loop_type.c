@@ -402,7 +402,6 @@ static int set_ignored(PyObject *self, PyObject *value, void *closure) {
 
 static PyMemberDef loop_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_loop, weakrefs), READONLY, NULL},
-    {"_debug", T_BOOL, offsetof(bolide_loop, debug), 0, NULL},
     {"_task_factory", T_OBJECT, offsetof(bolide_loop, task_factory), 0, NULL},
     {"slow_callback_duration", T_DOUBLE, offsetof(bolide_loop, slow_callback), 0,
      PyDoc_STR("Debug mode: callbacks that take this long (seconds) are logged. Default 0.1.")},
@@ -419,7 +418,24 @@ static PyObject *get_stopping(PyObject *self, void *closure) {
     return PyBool_FromLong(((bolide_loop *)self)->stopping);
 }
 
+static PyObject *get_debug(PyObject *self, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(((bolide_loop *)self)->debug);
+}
+
+/* Whatever its truth is: set_debug(os.environ.get("DEBUG")) is common. */
+static int set_debug(PyObject *self, PyObject *value, void *closure) {
+    (void)closure;
+    int debug = value != NULL ? PyObject_IsTrue(value) : 0;
+    if (debug < 0) {
+        return -1;
+    }
+    ((bolide_loop *)self)->debug = debug != 0;
+    return 0;
+}
+
 static PyGetSetDef loop_getset[] = {
+    {"_debug", get_debug, set_debug, NULL, NULL},
     {"_thread_id", get_thread_id, set_ignored, NULL, NULL},
     {"_closed", get_closed, set_ignored, NULL, NULL},
     {"_stopping", get_stopping, set_ignored, NULL, NULL},

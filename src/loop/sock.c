@@ -4,6 +4,7 @@
 #include <structmember.h>
 #include <sys/socket.h>
 
+#include "common/arguments.h"
 #include "common/error.h"
 #include "loop/loop.h"
 
@@ -27,6 +28,7 @@ typedef struct {
     Py_ssize_t sent;  /* SOCK_SENDALL: so many have left */
     sock_kind kind;
     int fd;        /* of the wait in progress */
+    bool started;  /* it was awaited, or sent or thrown something */
     bool held;     /* the socket stays open (see hold_open()) and `resource` is the loop's */
     bool finished; /* a result or an exception was delivered */
 } sock_op;
@@ -190,6 +192,7 @@ static PySendResult sock_op_send(PyObject *self, PyObject *value, PyObject **res
     (void)value;
     sock_op *op = (sock_op *)self;
     *result = NULL;
+    op->started = true;
     if (op->finished) {
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
@@ -290,10 +293,27 @@ static int sock_op_clear(PyObject *self) {
     return 0;
 }
 
+static const char *method_name(const sock_op *op) {
+    return op->kind == SOCK_RECV ? "sock_recv" : op->kind == SOCK_RECV_INTO ? "sock_recv_into" : "sock_sendall";
+}
+
+/* As of a coroutine that nobody has awaited. */
+static void warn_unawaited(sock_op *op) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine 'Loop.%s' was never awaited", method_name(op)) < 0) {
+        PyErr_WriteUnraisable((PyObject *)op->loop);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
 static void sock_op_dealloc(PyObject *self) {
     sock_op *op = (sock_op *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    if (!op->started && !op->finished) {
+        warn_unawaited(op);
+    }
     sock_op_clear(self);
     Py_CLEAR(op->loop);
     type->tp_free(self);
@@ -371,17 +391,22 @@ static sock_op *new_op(bolide_loop *loop, sock_kind kind, PyObject *sock) {
     return op;
 }
 
-static PyObject *sock_recv(PyObject *self, PyObject *args) {
-    PyObject *sock;
-    Py_ssize_t size;
-    if (!PyArg_ParseTuple(args, "On:sock_recv", &sock, &size)) {
+static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const wanted[] = {"sock", "n"};
+    PyObject *values[2];
+    if (bolide_arguments("sock_recv", wanted, 2, args, nargs, names, values) < 0) {
         return NULL;
     }
+    PyObject *index = PyNumber_Index(values[1]);
+    Py_ssize_t size = index != NULL ? PyLong_AsSsize_t(index) : -1;
+    Py_XDECREF(index);
     if (size < 0) {
-        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
+        }
         return NULL;
     }
-    sock_op *op = new_op((bolide_loop *)self, SOCK_RECV, sock);
+    sock_op *op = new_op((bolide_loop *)self, SOCK_RECV, values[0]);
     if (op != NULL) {
         op->size = size < RECV_MAX ? size : RECV_MAX;
     }
@@ -392,39 +417,42 @@ static PyObject *buffer_op(PyObject *self, PyObject *sock, PyObject *buffer, soc
     sock_op *op = new_op((bolide_loop *)self, kind, sock);
     if (op != NULL && PyObject_GetBuffer(buffer, &op->view, flags) < 0) {
         op->view.obj = NULL;
+        op->finished = true;
         Py_CLEAR(op);
     }
     return (PyObject *)op;
 }
 
-static PyObject *sock_recv_into(PyObject *self, PyObject *args) {
-    PyObject *sock, *buffer;
-    if (!PyArg_ParseTuple(args, "OO:sock_recv_into", &sock, &buffer)) {
+static PyObject *sock_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const wanted[] = {"sock", "buf"};
+    PyObject *values[2];
+    if (bolide_arguments("sock_recv_into", wanted, 2, args, nargs, names, values) < 0) {
         return NULL;
     }
-    return buffer_op(self, sock, buffer, SOCK_RECV_INTO, PyBUF_WRITABLE);
+    return buffer_op(self, values[0], values[1], SOCK_RECV_INTO, PyBUF_WRITABLE);
 }
 
-static PyObject *sock_sendall(PyObject *self, PyObject *args) {
-    PyObject *sock, *data;
-    if (!PyArg_ParseTuple(args, "OO:sock_sendall", &sock, &data)) {
+static PyObject *sock_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const wanted[] = {"sock", "data"};
+    PyObject *values[2];
+    if (bolide_arguments("sock_sendall", wanted, 2, args, nargs, names, values) < 0) {
         return NULL;
     }
-    return buffer_op(self, sock, data, SOCK_SENDALL, PyBUF_SIMPLE);
+    return buffer_op(self, values[0], values[1], SOCK_SENDALL, PyBUF_SIMPLE);
 }
+
+#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef bolide_sock_methods[] = {
-    {"sock_recv", sock_recv, METH_VARARGS,
+    {"sock_recv", FASTCALL_KEYWORDS(sock_recv),
+     PyDoc_STR("sock_recv($self, sock, n)\n--\n\nAwait up to n bytes from the non-blocking socket sock; b\"\" at its "
+               "end.\n\nRaises OSError. Source: asyncio.loop.sock_recv.")},
+    {"sock_recv_into", FASTCALL_KEYWORDS(sock_recv_into),
+     PyDoc_STR("sock_recv_into($self, sock, buf)\n--\n\nAwait data into the writable buffer buf. Returns the number of "
+               "bytes.")},
+    {"sock_sendall", FASTCALL_KEYWORDS(sock_sendall),
      PyDoc_STR(
-         "sock_recv($self, sock, nbytes, /)\n--\n\nAwait up to nbytes from the non-blocking socket sock; b\"\" at its "
-         "end.\n\nRaises OSError. Source: asyncio.loop.sock_recv.")},
-    {"sock_recv_into", sock_recv_into, METH_VARARGS,
-     PyDoc_STR(
-         "sock_recv_into($self, sock, buf, /)\n--\n\nAwait data into the writable buffer buf. Returns the number of "
-         "bytes.")},
-    {"sock_sendall", sock_sendall, METH_VARARGS,
-     PyDoc_STR(
-         "sock_sendall($self, sock, data, /)\n--\n\nAwait that all of data was handed to the kernel. Returns None.")},
+         "sock_sendall($self, sock, data)\n--\n\nAwait that all of data was handed to the kernel. Returns None.")},
     {NULL, NULL, 0, NULL},
 };
 

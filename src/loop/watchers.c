@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/arguments.h"
 #include "common/error.h"
 #include "loop/fdset.h"
 #include "loop/loop.h"
@@ -356,6 +357,8 @@ static int fileno_of(PyObject *obj) {
     int fd = bolide_fileno(obj);
     if (fd < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
         PyErr_Format(PyExc_ValueError, "Invalid file object: %R", obj);
+    } else if (fd < 0 && PyLong_Check(obj) && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", obj);
     }
     return fd;
 }
@@ -447,9 +450,33 @@ static PyObject *remove_one(bolide_loop *loop, PyObject *arg, int event, bool is
     return had < 0 ? NULL : PyBool_FromLong(had);
 }
 
+static PyObject *add_public(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names, int event) {
+    static const char *const wanted[] = {"fd", "callback"};
+    PyObject *values[2];
+    if (names != NULL && PyTuple_GET_SIZE(names) > 0) {
+        const char *method = event == BOLIDE_READABLE ? "add_reader" : "add_writer";
+        if (bolide_arguments(method, wanted, 2, args, nargs, names, values) < 0) {
+            return NULL;
+        }
+        args = values;
+        nargs = 2;
+    }
+    return add((bolide_loop *)self, args, nargs, NULL, event, true);
+}
+
+static PyObject *remove_public(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names, int event) {
+    static const char *const wanted[] = {"fd"};
+    const char *method = event == BOLIDE_READABLE ? "remove_reader" : "remove_writer";
+    PyObject *fd;
+    if (bolide_arguments(method, wanted, 1, args, nargs, names, &fd) < 0) {
+        return NULL;
+    }
+    return remove_one((bolide_loop *)self, fd, event, true);
+}
+
 #define WATCHER_METHODS(side, event)                                                                                   \
-    static PyObject *add_##side(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {                             \
-        return add((bolide_loop *)self, args, nargs, NULL, event, true);                                               \
+    static PyObject *add_##side(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {            \
+        return add_public(self, args, nargs, names, event);                                                            \
     }                                                                                                                  \
     static PyObject *_add_##side(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {           \
         bolide_loop *loop = (bolide_loop *)self;                                                                       \
@@ -459,8 +486,8 @@ static PyObject *remove_one(bolide_loop *loop, PyObject *arg, int event, bool is
         }                                                                                                              \
         return add(loop, args, nargs, context, event, false);                                                          \
     }                                                                                                                  \
-    static PyObject *remove_##side(PyObject *self, PyObject *fd) {                                                     \
-        return remove_one((bolide_loop *)self, fd, event, true);                                                       \
+    static PyObject *remove_##side(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {         \
+        return remove_public(self, args, nargs, names, event);                                                         \
     }                                                                                                                  \
     static PyObject *_remove_##side(PyObject *self, PyObject *fd) {                                                    \
         return remove_one((bolide_loop *)self, fd, event, false);                                                      \
@@ -487,21 +514,23 @@ static PyObject *watched(PyObject *self, PyObject *arg) {
     return PyLong_FromLong(fd < w->cap ? interest(&w->by_fd[fd]) : 0);
 }
 
+#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
+
 PyMethodDef bolide_watchers_methods[] = {
-    {"add_reader", (PyCFunction)(void (*)(void))add_reader, METH_FASTCALL,
+    {"add_reader", FASTCALL_KEYWORDS(add_reader),
      PyDoc_STR(
-         "add_reader(fd, callback, *args)\n--\n\nCall callback(*args) whenever fd (an int or an object with "
+         "add_reader($self, fd, callback, *args)\n--\n\nCall callback(*args) whenever fd (an int or an object with "
          "fileno()) is readable.\n\nReplaces an earlier reader of the same descriptor. Raises RuntimeError when a "
          "transport owns it.")},
-    {"add_writer", (PyCFunction)(void (*)(void))add_writer, METH_FASTCALL,
-     PyDoc_STR(
-         "add_writer(fd, callback, *args)\n--\n\nCall callback(*args) whenever fd is writable; see add_reader().")},
-    {"remove_reader", remove_reader, METH_O,
-     PyDoc_STR("remove_reader(fd)\n--\n\nStop watching fd for reading. Returns whether it was watched.")},
-    {"remove_writer", remove_writer, METH_O,
-     PyDoc_STR("remove_writer(fd)\n--\n\nStop watching fd for writing. Returns whether it was watched.")},
-    {"_add_reader", (PyCFunction)(void (*)(void))_add_reader, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_add_writer", (PyCFunction)(void (*)(void))_add_writer, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"add_writer", FASTCALL_KEYWORDS(add_writer),
+     PyDoc_STR("add_writer($self, fd, callback, *args)\n--\n\nCall callback(*args) whenever fd is writable; see "
+               "add_reader().")},
+    {"remove_reader", FASTCALL_KEYWORDS(remove_reader),
+     PyDoc_STR("remove_reader($self, fd)\n--\n\nStop watching fd for reading. Returns whether it was watched.")},
+    {"remove_writer", FASTCALL_KEYWORDS(remove_writer),
+     PyDoc_STR("remove_writer($self, fd)\n--\n\nStop watching fd for writing. Returns whether it was watched.")},
+    {"_add_reader", FASTCALL_KEYWORDS(_add_reader), NULL},
+    {"_add_writer", FASTCALL_KEYWORDS(_add_writer), NULL},
     {"_remove_reader", _remove_reader, METH_O, NULL},
     {"_remove_writer", _remove_writer, METH_O, NULL},
     {"_watched", watched, METH_O, NULL},

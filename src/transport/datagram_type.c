@@ -3,6 +3,7 @@
 #include <string.h>
 #include <structmember.h>
 
+#include "common/arguments.h"
 #include "common/sockaddr.h"
 #include "transport/watermarks.h"
 
@@ -219,7 +220,12 @@ static PyObject *is_closing(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(((bolide_datagram *)self)->flags & BOLIDE_DATAGRAM_CLOSING);
 }
 
-static PyObject *set_protocol(PyObject *self, PyObject *protocol) {
+static PyObject *set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const wanted[] = {"protocol"};
+    PyObject *protocol;
+    if (bolide_arguments("set_protocol", wanted, 1, args, nargs, names, &protocol) < 0) {
+        return NULL;
+    }
     bolide_datagram *t = (bolide_datagram *)self;
     Py_XSETREF(t->protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
@@ -340,7 +346,8 @@ static PyMethodDef transport_methods[] = {
     {"close", transport_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nClose once the queue is empty.")},
     {"abort", transport_abort, METH_NOARGS, PyDoc_STR("abort()\n--\n\nClose at once; the queue is lost.")},
     {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
-    {"set_protocol", set_protocol, METH_O, PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
+    {"set_protocol", (PyCFunction)(void (*)(void))set_protocol, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
     {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
     {"get_extra_info", KEYWORDS(get_extra_info),
      PyDoc_STR("get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\".")},

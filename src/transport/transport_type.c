@@ -5,6 +5,7 @@
 #include <structmember.h>
 #include <sys/socket.h>
 
+#include "common/arguments.h"
 #include "common/error.h"
 #include "common/sockaddr.h"
 #include "transport/reader.h"
@@ -91,7 +92,12 @@ static int queue(bolide_transport *t, PyObject *data) {
     return status;
 }
 
-static PyObject *transport_write(PyObject *self, PyObject *data) {
+static PyObject *transport_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const wanted[] = {"data"};
+    PyObject *data;
+    if (bolide_arguments("write", wanted, 1, args, nargs, names, &data) < 0) {
+        return NULL;
+    }
     bolide_transport *t = (bolide_transport *)self;
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
         const char *format = has_tls(t) ? "data: expecting a bytes-like instance, got %.200s"
@@ -125,7 +131,12 @@ static PyObject *append_backlog(PyObject *self, PyObject *data) {
     Py_RETURN_NONE;
 }
 
-static PyObject *writelines(PyObject *self, PyObject *list) {
+static PyObject *writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const wanted[] = {"list_of_data"};
+    PyObject *list;
+    if (bolide_arguments("writelines", wanted, 1, args, nargs, names, &list) < 0) {
+        return NULL;
+    }
     bolide_transport *t = (bolide_transport *)self;
     int ok = check_write(t);
     if (ok < 0) {
@@ -248,7 +259,12 @@ static PyObject *is_closing(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(((bolide_transport *)self)->flags & BOLIDE_TRANSPORT_CLOSING);
 }
 
-static PyObject *set_protocol(PyObject *self, PyObject *protocol) {
+static PyObject *set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const wanted[] = {"protocol"};
+    PyObject *protocol;
+    if (bolide_arguments("set_protocol", wanted, 1, args, nargs, names, &protocol) < 0) {
+        return NULL;
+    }
     if (bolide_transport_set_protocol((bolide_transport *)self, protocol) < 0) {
         return NULL;
     }
@@ -488,6 +504,8 @@ static PyMemberDef transport_members[] = {
 
 #define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
 
+#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
+
 static PyMethodDef transport_methods[] = {
     {"get_extra_info", KEYWORDS(get_extra_info),
      PyDoc_STR(
@@ -501,14 +519,14 @@ static PyMethodDef transport_methods[] = {
     {"_reset_empty_waiter", reset_empty_waiter, METH_NOARGS, NULL},
     {"_force_close", transport_force_close, METH_O, NULL},
     {"_test__append_write_backlog", append_backlog, METH_O, NULL},
-    {"set_protocol", set_protocol, METH_O, PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
+    {"set_protocol", FASTCALL_KEYWORDS(set_protocol), PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
     {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
     {"pause_reading", pause_reading, METH_NOARGS, PyDoc_STR("pause_reading()\n--\n\nStop reading; idempotent.")},
     {"resume_reading", resume_reading, METH_NOARGS, PyDoc_STR("resume_reading()\n--\n\nRead again; idempotent.")},
     {"is_reading", is_reading, METH_NOARGS, PyDoc_STR("is_reading()\n--\n\nWhether data is being received.")},
-    {"write", transport_write, METH_O,
+    {"write", FASTCALL_KEYWORDS(transport_write),
      PyDoc_STR("write(data)\n--\n\nQueue bytes; they leave by the end of the loop's turn, gathered with others.")},
-    {"writelines", writelines, METH_O, PyDoc_STR("writelines(list_of_data)\n--\n\nwrite() for each.")},
+    {"writelines", FASTCALL_KEYWORDS(writelines), PyDoc_STR("writelines(list_of_data)\n--\n\nwrite() for each.")},
     {"write_eof", write_eof, METH_NOARGS, PyDoc_STR("write_eof()\n--\n\nSend FIN after the output; reading goes on.")},
     {"can_write_eof", can_write_eof, METH_NOARGS, PyDoc_STR("can_write_eof()\n--\n\nTrue, but with TLS False.")},
     {"get_write_buffer_size", get_write_buffer_size, METH_NOARGS,
