@@ -82,7 +82,7 @@ async def test_transports_take_names():
     ],
 )
 def test_wrong_arguments(loop, name, arguments, keywords):
-    with pytest.raises(TypeError, match="argument|takes"):
+    with pytest.raises(TypeError, match=r"argument|takes"):
         getattr(loop, name)(*arguments, **keywords)
 
 
@@ -148,7 +148,7 @@ async def test_a_socket_operation_that_was_closed_or_cancelled_is_not():
         with pytest.raises(asyncio.CancelledError):
             await task
         with pytest.raises(TypeError):
-            loop.sock_sendall(first, "text")
+            await loop.sock_sendall(first, "text")
         gc.collect()
 
 
