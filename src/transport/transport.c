@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -10,12 +9,15 @@
 #include "transport/protocol.h"
 #include "transport/reader.h"
 
-/* Less than this is copied once more, which costs less than to ask how much there is, or a bytes object that turns out
- * too long. */
+/* Less than this is copied once more, which costs less than a bytes object that turns out too long. */
 #define DIRECT_MIN 8192
 /* What is read at once at most into an object of its own: more would be memory that malloc() fetches from the system
  * and gives back each time. */
 #define DIRECT_MAX (96 * 1024)
+/* So many in a row that brought less than half of what was foreseen change the view. */
+#define SHORT_READS 8
+/* Less than this in an object that was made for more is copied to one of its size. */
+#define PIECE_MIN 2048
 
 static inline bolide_transport *of_resource(bolide_resource *res) {
     return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
@@ -217,9 +219,10 @@ void bolide_transport_alloc_piece(bolide_transport *t, uv_buf_t *buf) {
 PyObject *bolide_transport_take_piece(bolide_transport *t, const char *data, size_t len) {
     PyObject *piece = t->piece;
     t->piece = NULL;
-    if (data != PyBytes_AS_STRING(piece)) {
+    if (data != PyBytes_AS_STRING(piece) || len < PIECE_MIN) {
+        PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
         Py_DECREF(piece);
-        return PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+        return bytes;
     }
     if ((size_t)PyBytes_GET_SIZE(piece) != len) {
         (void)_PyBytes_Resize(&piece, (Py_ssize_t)len); /* NULL on failure */
@@ -227,13 +230,28 @@ PyObject *bolide_transport_take_piece(bolide_transport *t, const char *data, siz
     return piece;
 }
 
-/* Read much at once to where it will stay. One byte more than there is tells libuv that it was all. */
-static void alloc_direct(bolide_transport *t, uv_buf_t *buf) {
-    int waiting = 0;
-    if (ioctl(bolide_stream_fileno(&t->stream), FIONREAD, &waiting) < 0 || waiting < DIRECT_MIN) {
-        return;
+/* What the next read is likely to bring, seen from those before. To ask the socket (FIONREAD) costs a system call a
+ * read, which is more than room that is not used. */
+static void foresee(bolide_transport *t, size_t len) {
+    size_t known = t->foreseen;
+    if (len > known) {
+        /* More than was made room for: how much more cannot be seen from here. */
+        bool full = t->piece != NULL || t->reader_buffer != NULL;
+        known = full ? 2 * len : len;
+    } else if (len >= known / 2) {
+        t->short_reads = 0;
+    } else if (++t->short_reads >= SHORT_READS) {
+        known = len;
     }
-    size_t len = waiting < DIRECT_MAX ? (size_t)waiting + 1 : DIRECT_MAX;
+    if (known != t->foreseen) {
+        t->short_reads = 0;
+        t->foreseen = known < DIRECT_MIN ? 0 : (unsigned)(known < DIRECT_MAX ? known : DIRECT_MAX - 1);
+    }
+}
+
+/* Read much at once to where it will stay. One byte more than what is foreseen tells libuv that it was all. */
+static void alloc_direct(bolide_transport *t, uv_buf_t *buf) {
+    size_t len = (size_t)t->foreseen + 1;
     if (!(t->flags & BOLIDE_TRANSPORT_STREAMS) || !bolide_reader_alloc(t, len, buf)) {
         uv_buf_t piece = uv_buf_init(buf->base, (unsigned)len);
         bolide_transport_alloc_piece(t, &piece);
@@ -244,7 +262,7 @@ static void alloc_direct(bolide_transport *t, uv_buf_t *buf) {
 static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
     bolide_transport *t = bolide_transport_of_stream(s);
     if (!(t->flags & BOLIDE_TRANSPORT_BUFFERED)) {
-        if (s->tls == NULL && (t->flags & BOLIDE_TRANSPORT_BULK)) {
+        if (s->tls == NULL && t->foreseen > 0) {
             alloc_direct(t, buf);
         } else if (s->tls != NULL && buf->len >= DIRECT_MIN && !(t->flags & BOLIDE_TRANSPORT_STREAMS)) {
             bolide_transport_alloc_piece(t, buf);
@@ -289,7 +307,7 @@ static PyObject *receive_bytes(bolide_transport *t, const char *data, size_t len
 
 /* protocol.data_received(), or what it would do. */
 static PyObject *receive(bolide_transport *t, const char *data, size_t len) {
-    t->flags = (t->flags & ~(unsigned)BOLIDE_TRANSPORT_BULK) | (len >= DIRECT_MIN ? BOLIDE_TRANSPORT_BULK : 0);
+    foresee(t, len);
     int fed = t->flags & BOLIDE_TRANSPORT_STREAMS && t->piece == NULL ? bolide_reader_feed(t, data, len) : 0;
     if (fed != 0) {
         return fed > 0 ? Py_NewRef(Py_None) : NULL;

@@ -40,6 +40,8 @@ typedef struct {
     struct sockaddr_in6 peer; /* TCP: its address when the connection was made */
     socklen_t peer_len;       /* 0: not known */
     int fd;                   /* as registered with the loop's watchers: that of `sock`, if it came with one; or -1 */
+    unsigned foreseen;        /* bytes that the next read may bring, if they are to go right where they stay; or 0 */
+    unsigned short_reads;     /* reads in a row that brought less than half of that */
     unsigned lost_writes;     /* writes after the connection was lost, to be warned of */
     bolide_tls *tls;          /* TLS, or NULL; kept after the close, for get_extra_info() */
     unsigned flags;           /* BOLIDE_TRANSPORT_* */
@@ -60,7 +62,6 @@ enum {
     BOLIDE_TRANSPORT_SHARED = 1024,       /* the stream has a duplicate of the descriptor of `sock` */
     BOLIDE_TRANSPORT_FAILED = 2048,       /* it could not be made: a shared `sock` stays its user's */
     BOLIDE_TRANSPORT_STREAMS = 4096,      /* the protocol is an asyncio.StreamReaderProtocol */
-    BOLIDE_TRANSPORT_BULK = 8192,         /* the last read brought much: look before the next one */
 };
 
 /* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now

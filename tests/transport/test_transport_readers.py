@@ -58,6 +58,23 @@ async def test_large_and_small_pieces_in_turn():
     writer.close()
 
 
+# A change of size, one read each: more or less than before, and small ones for so long that large ones are not expected.
+SIZES = [50_000, 50_000, 8192, 3000, 7, 60_000, 99_000, 300_000, 1, 300_000, *[5] * 20, 9000, *[100_000, 2] * 10, 2047]
+
+
+@with_loop
+async def test_each_message_of_sizes_that_change_is_whole():
+    reader, writer, peer = await open_reader(limit=1 << 20)
+    loop = asyncio.get_running_loop()
+    for size in SIZES:
+        data = os.urandom(size)
+        sending = asyncio.create_task(loop.sock_sendall(peer, data))
+        assert await reader.readexactly(size) == data
+        await sending
+    peer.close()
+    writer.close()
+
+
 @with_loop
 async def test_a_reader_that_is_full_pauses_and_resumes():
     reader, writer, peer = await open_reader()

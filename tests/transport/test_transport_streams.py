@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import errno
 import gc
+import os
 import socket
 import struct
 import weakref
@@ -81,6 +82,37 @@ async def test_many_sizes_in_a_row_keep_their_order():
             protocol.transport.write(piece)
     protocol.transport.close()
     assert await asyncio.to_thread(receive_all, peer) == expected
+    peer.close()
+
+
+class Keeper(Recorder):
+    """Keeps each object that it is handed, as it was handed."""
+
+    def __init__(self):
+        super().__init__()
+        self.pieces = []
+
+    def data_received(self, data):
+        self.pieces.append(data)
+        super().data_received(data)
+
+
+@with_loop
+async def test_what_was_received_stays_as_it_was_whatever_comes_next():
+    keeper, peer = await connected(Keeper)
+    peer.setblocking(False)
+    loop = asyncio.get_running_loop()
+    sizes = [50_000, 50_000, 8192, 3000, 7, 60_000, 99_000, 300_000, 1, 300_000, *[5] * 20, 9000, 100_000, 2, 2047]
+    expected = b""
+    for size in sizes:
+        data = os.urandom(size)
+        expected += data
+        sending = asyncio.create_task(loop.sock_sendall(peer, data))
+        await keeper.until_received(len(expected))
+        await sending
+    assert {type(piece) for piece in keeper.pieces} == {bytes}
+    assert b"".join(keeper.pieces) == expected
+    keeper.transport.abort()
     peer.close()
 
 
