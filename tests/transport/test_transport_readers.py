@@ -58,7 +58,7 @@ async def test_large_and_small_pieces_in_turn():
     writer.close()
 
 
-# A change of size, one read each: more or less than before, and small ones for so long that large ones are not expected.
+# More and less than before, and small ones for so long that large ones are not expected.
 SIZES = [50_000, 50_000, 8192, 3000, 7, 60_000, 99_000, 300_000, 1, 300_000, *[5] * 20, 9000, *[100_000, 2] * 10, 2047]
 
 
