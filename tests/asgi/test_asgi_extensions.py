@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import socket
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -140,15 +141,25 @@ def test_file_for_head(connection, file):
     assert connection.get("/text").status == 200
 
 
-def test_file_for_a_client_that_leaves(server, apps, key, tmp_path):
-    path = tmp_path / "large"
+def sparse(path: Path, size: int = 100_000_000) -> str:
+    """Make a file of so many zero bytes, which takes no room; its path."""
     path.touch()
-    os.truncate(path, 100_000_000)
-    before = len(os.listdir(f"/proc/{server.pid}/fd"))
+    os.truncate(path, size)
+    return str(path)
+
+
+def leave_early(server, target: str) -> None:
+    """Ask for something large, read the head and no more, reset the connection."""
     with server.connect(receive_buffer=4096) as connection:
-        connection.send_request("GET", pathsend(str(path), f"&key={key}"))
+        connection.send_request("GET", target)
         connection.read_head()
         connection.reset()
+
+
+def test_file_for_a_client_that_leaves(server, apps, key, tmp_path):
+    path = sparse(tmp_path / "large")
+    before = len(os.listdir(f"/proc/{server.pid}/fd"))
+    leave_early(server, pathsend(path, f"&key={key}"))
     assert apps.wait(key) == "ClientDisconnected"
     assert len(os.listdir(f"/proc/{server.pid}/fd")) <= before + 1
 
@@ -307,11 +318,9 @@ def test_part_that_does_not_fit_raises(connection, apps, key, file, plan, more):
 
 
 def test_file_that_becomes_shorter(server, apps, key, tmp_path):
-    path = tmp_path / "shrinking"
-    path.touch()
-    os.truncate(path, 100_000_000)
+    path = sparse(tmp_path / "shrinking")
     with server.connect(receive_buffer=4096) as connection:
-        connection.send_request("GET", zerocopysend(str(path), [{}], more=f"&length=100000000&key={key}"))
+        connection.send_request("GET", zerocopysend(path, [{}], more=f"&length=100000000&key={key}"))
         connection.read_head()
         os.truncate(path, 10)
         assert len(connection.read_to_eof()) < 100_000_000
@@ -319,28 +328,21 @@ def test_file_that_becomes_shorter(server, apps, key, tmp_path):
 
 
 def test_descriptor_for_a_client_that_leaves(server, apps, key, tmp_path):
-    path = tmp_path / "large"
-    path.touch()
-    os.truncate(path, 100_000_000)
+    path = sparse(tmp_path / "large")
     before = len(os.listdir(f"/proc/{server.pid}/fd"))
-    with server.connect(receive_buffer=4096) as connection:
-        connection.send_request("GET", zerocopysend(str(path), [{}], more=f"&key={key}"))
-        connection.read_head()
-        connection.reset()
+    leave_early(server, zerocopysend(path, [{}], more=f"&key={key}"))
     assert apps.wait(key) == "ClientDisconnected"
     assert len(os.listdir(f"/proc/{server.pid}/fd")) <= before + 1
 
 
 @pytest.mark.rss
 def test_others_are_served_while_a_large_file_is_sent(server, apps, tmp_path):
-    path = tmp_path / "large"
-    path.touch()
-    os.truncate(path, 400_000_000)
+    path = sparse(tmp_path / "large", 400_000_000)
     server.get("/text")
     server.reset_peak_memory()
     before = server.memory()
     with server.connect() as connection, server.connect() as other:
-        connection.send_request("GET", zerocopysend(str(path), [{}], more="&length=400000000"))
+        connection.send_request("GET", zerocopysend(path, [{}], more="&length=400000000"))
         connection.read_head()
         for _ in range(20):
             assert len(connection.read_exactly(20_000_000)) == 20_000_000

@@ -1,5 +1,6 @@
 """The samples of deploy/: proxies in front of the server, units of systemd, the manifest."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -54,6 +55,18 @@ def wait_for_answer(url):
         time.sleep(0.02)
 
 
+@contextlib.contextmanager
+def answering(command, folder, port):
+    """A proxy while it runs, from its first answer on; what it said is shown with a failure."""
+    process = Process(command, folder)
+    try:
+        wait_for_answer(f"http://127.0.0.1:{port}/")
+        yield
+    finally:
+        process.kill()
+        print(process.text)
+
+
 over_both = pytest.mark.parametrize("server", ["tcp", "unix"], indirect=True)
 
 
@@ -86,13 +99,9 @@ def nginx(server, tmp_path):
         f"daemon off; worker_processes 1; user root; pid {tmp_path}/pid; error_log stderr;\nevents {{}}\n"
         f"http {{ access_log off; {temporary} include {tmp_path}/site.conf; }}\n"
     )
-    process = Process([binary, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"], tmp_path)
-    try:
-        wait_for_answer(f"http://127.0.0.1:{port}/")
+    command = [binary, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"]
+    with answering(command, tmp_path, port):
         yield port
-    finally:
-        process.kill()
-        print(process.text)
 
 
 @pytest.fixture
@@ -107,13 +116,8 @@ def haproxy(server, tmp_path):
     text = text.replace(other, "").replace(lines[kind], new)
     assert new in text
     (tmp_path / "haproxy.cfg").write_text(text)
-    process = Process([binary, "-db", "-f", str(tmp_path / "haproxy.cfg")], tmp_path)
-    try:
-        wait_for_answer(f"http://127.0.0.1:{port}/")
+    with answering([binary, "-db", "-f", str(tmp_path / "haproxy.cfg")], tmp_path, port):
         yield port
-    finally:
-        process.kill()
-        print(process.text)
 
 
 @pytest.fixture(params=["nginx", "haproxy"])

@@ -3,6 +3,7 @@
 Whatever happens, others are served, and nothing of it stays behind.
 """
 
+import contextlib
 import os
 import resource
 import select
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -128,14 +130,13 @@ def test_descriptors_run_out():
         assert server.process.poll() is None
 
 
-def test_stopped_client_with_much_queued(faulty, key):
-    """A client that is stopped before 1 GiB for it costs its own response, and nobody else anything."""
-    before = sockets_of(faulty)
-    host, port = faulty.address
+@contextlib.contextmanager
+def stopped_client(server: ServerProcess, target: str) -> Iterator[None]:
+    """A client that has got the first byte of a response and was stopped then, by SIGSTOP; killed at the end."""
     program = f"""
         import socket, time
-        sock = socket.create_connection(({host!r}, {port}))
-        sock.sendall(b"GET /flood?key={key}&pieces=16384&size=65536 HTTP/1.1\\r\\nHost: test\\r\\n\\r\\n")
+        sock = socket.create_connection({server.address!r})
+        sock.sendall(b"GET {target} HTTP/1.1\\r\\nHost: test\\r\\n\\r\\n")
         print(len(sock.recv(1)), flush=True)
         time.sleep(600)
     """
@@ -143,16 +144,23 @@ def test_stopped_client_with_much_queued(faulty, key):
     try:
         assert client.stdout.read(1) == b"1"
         client.send_signal(signal.SIGSTOP)
+        yield
+    finally:
+        client.kill()
+        client.wait()
+        client.stdout.close()
+
+
+def test_stopped_client_with_much_queued(faulty, key):
+    """A client that is stopped before 1 GiB for it costs its own response, and nobody else anything."""
+    before = sockets_of(faulty)
+    with stopped_client(faulty, f"/flood?key={key}&pieces=16384&size=65536"):
         sizes = [faulty.memory()]
         for _ in range(200):
             assert faulty.get("/text").status == 200
         sizes.append(faulty.memory())
         assert SANITIZED or sizes[1] - sizes[0] < 30_000_000
         assert control(faulty).get(f"{key}.sent") < 4000  # what fits into the kernel's buffers and ours
-    finally:
-        client.kill()
-        client.wait()
-        client.stdout.close()
     wait_for_sockets(faulty, before)
 
 
@@ -160,25 +168,10 @@ def test_stopped_client_is_cut_off(key):
     """Within the write timeout, on the whole of its gigabyte; the application is told, and others are served."""
     with ServerProcess("apps:app", "--no-access-log", "--timeout-write", "1") as server:
         before = sockets_of(server)
-        host, port = server.address
-        program = f"""
-            import socket, time
-            sock = socket.create_connection(({host!r}, {port}))
-            sock.sendall(b"GET /disconnect-while-suspended?key={key} HTTP/1.1\\r\\nHost: test\\r\\n\\r\\n")
-            print(len(sock.recv(1)), flush=True)
-            time.sleep(600)
-        """
-        client = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE)
-        try:
-            assert client.stdout.read(1) == b"1"
-            client.send_signal(signal.SIGSTOP)
+        with stopped_client(server, f"/disconnect-while-suspended?key={key}"):
             assert server.get("/text").status == 200
             assert control(server).wait(f"{key}.ended")["outcome"] in ("OSError", "send did not raise")
             wait_for_sockets(server, before)
-        finally:
-            client.kill()
-            client.wait()
-            client.stdout.close()
 
 
 @pytest.mark.skipif(SANITIZED, reason="the sanitizer's own allocations would fail")

@@ -1,10 +1,12 @@
 """The sock_*() methods: operations on sockets of the user's."""
 
 import asyncio
+import contextlib
 import io
 import os
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -196,60 +198,55 @@ OPERATIONS = {
 }
 
 
+@contextlib.asynccontextmanager
+async def waiting(name: str) -> AsyncIterator[tuple[socket.socket, socket.socket, asyncio.Future]]:
+    """A pair of sockets and an operation that waits on the second."""
+    first, second = pair()
+    with first, second:
+        operation = asyncio.ensure_future(OPERATIONS[name](asyncio.get_running_loop(), second))
+        await asyncio.sleep(0.001)
+        yield first, second, operation
+
+
+async def cancel(operation: asyncio.Future) -> None:
+    operation.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await operation
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_cancelling(loop, name):
+@with_loop
+async def test_cancelling(name):
     """What comes after that is for the next one."""
-
-    async def main():
-        first, second = pair()
-        with first, second:
-            operation = asyncio.ensure_future(OPERATIONS[name](loop, second))
-            await asyncio.sleep(0.001)
-            operation.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await operation
-            first.send(b"later")
-            assert await asyncio.wait_for(loop.sock_recv(second, 10), 20) == b"later"
-            second.close()
-            assert second.fileno() == -1
-
-    loop.run_until_complete(main())
+    async with waiting(name) as (first, second, operation):
+        await cancel(operation)
+        first.send(b"later")
+        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(second, 10), 20) == b"later"
+        second.close()
+        assert second.fileno() == -1
 
 
 @only_bolide
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "sock_sendall"])
-def test_a_socket_closed_while_an_operation_waits(loop, name):
+@with_loop
+async def test_a_socket_closed_while_an_operation_waits(name):
     """It is open until that ends, as one with a file of makefile(); in asyncio the operation waits for ever."""
-
-    async def main():
-        first, second = pair()
-        with first, second:
-            operation = asyncio.ensure_future(OPERATIONS[name](loop, second))
-            await asyncio.sleep(0.001)
-            second.close()
-            assert second.fileno() != -1
-            first.send(b"hello")
-            assert await asyncio.wait_for(operation, 20) in (b"hello", 5, (b"hello", None), (5, None))
-            assert second.fileno() == -1
-
-    loop.run_until_complete(main())
+    async with waiting(name) as (first, second, operation):
+        second.close()
+        assert second.fileno() != -1
+        first.send(b"hello")
+        assert await asyncio.wait_for(operation, 20) in (b"hello", 5, (b"hello", None), (5, None))
+        assert second.fileno() == -1
 
 
 @only_bolide
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_closed_socket_is_closed_when_the_operation_is_cancelled(loop, name):
-    async def main():
-        first, second = pair()
-        with first, second:
-            operation = asyncio.ensure_future(OPERATIONS[name](loop, second))
-            await asyncio.sleep(0.001)
-            second.close()
-            operation.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await operation
-            assert second.fileno() == -1
-
-    loop.run_until_complete(main())
+@with_loop
+async def test_a_closed_socket_is_closed_when_the_operation_is_cancelled(name):
+    async with waiting(name) as (_, second, operation):
+        second.close()
+        await cancel(operation)
+        assert second.fileno() == -1
 
 
 @only_bolide

@@ -280,20 +280,12 @@ def test_a_worker_that_gives_no_sign_of_life_is_replaced(supervise):
     assert command.stop() == 0
 
 
-def test_a_worker_that_is_merely_busy_is_left_alone(supervise):
+@pytest.mark.parametrize("path", ["busy", "greedy"])
+def test_a_worker_that_computes_is_left_alone(supervise, path):
+    """In Python, and in C without a chance for another thread."""
     command, url = supervise("--timeout-worker-healthcheck", "1")
     before = pids(url, 2)
-    busy = int(get(f"{url}/busy"))
-    assert busy in before
-    assert pids(url, 2) == before
-    assert command.stop() == 0
-    assert "no sign of life" not in command.stderr
-
-
-def test_a_worker_that_computes_in_c_is_left_alone(supervise):
-    command, url = supervise("--timeout-worker-healthcheck", "1")
-    before = pids(url, 2)
-    assert int(get(f"{url}/greedy")) in before
+    assert int(get(f"{url}/{path}")) in before
     assert pids(url, 2) == before
     assert command.stop() == 0
     assert "no sign of life" not in command.stderr

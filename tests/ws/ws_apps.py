@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+from itertools import repeat
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "asgi"))
@@ -330,40 +331,48 @@ async def ws_never_accepts(scope, receive, send):
 PEERS = []
 
 
+@contextlib.asynccontextmanager
+async def joined(receive, send):
+    """Accept, and be one of PEERS."""
+    await accept(receive, send)
+    PEERS.append(send)
+    try:
+        await send({"type": "websocket.send", "text": "joined"})
+        yield
+    finally:
+        PEERS.remove(send)
+
+
+async def send_to_all(messages) -> None:
+    """Send each peer that is still there the next of `messages`."""
+    for peer, message in zip(PEERS, messages, strict=False):
+        with contextlib.suppress(OSError):
+            await peer(message)
+
+
 @route
 async def ws_broadcast(scope, receive, send):
     """Send each message to all, the very same object."""
-    await accept(receive, send)
-    PEERS.append(send)
-    await send({"type": "websocket.send", "text": "joined"})
-    try:
+    async with joined(receive, send):
         while (message := await receive())["type"] == "websocket.receive":
-            answer = {**message, "type": "websocket.send"}
-            for peer in PEERS:
-                with contextlib.suppress(OSError):
-                    await peer(answer)
-    finally:
-        PEERS.remove(send)
+            await send_to_all(repeat({**message, "type": "websocket.send"}))
 
 
 @route
 async def ws_broadcast_copies(scope, receive, send):
     """Send each message to all, 20 times in one step: every other time an equal object made anew for each."""
-    await accept(receive, send)
-    PEERS.append(send)
-    await send({"type": "websocket.send", "text": "joined"})
-    try:
+    async with joined(receive, send):
         while (message := await receive())["type"] == "websocket.receive":
             key = "text" if "text" in message else "bytes"
+            same = {"type": "websocket.send", key: message[key]}
             for number in range(20):
-                for peer in PEERS:
-                    payload = message[key]
-                    if number % 2:
-                        payload = "".join(payload) if key == "text" else bytes(bytearray(payload))
-                    with contextlib.suppress(OSError):
-                        await peer({"type": "websocket.send", key: payload})
-    finally:
-        PEERS.remove(send)
+                await send_to_all((anew(same, key) for _ in repeat(None)) if number % 2 else repeat(same))
+
+
+def anew(message, key):
+    """An equal message whose payload is another object."""
+    payload = message[key]
+    return {**message, key: "".join(payload) if key == "text" else bytes(bytearray(payload))}
 
 
 @route
