@@ -1,15 +1,13 @@
 """Other servers on the loop: the real packages."""
 
-import os
 import signal
 import socket
-import sys
 import textwrap
 
 import httpx
 import pytest
 from support.loops import LOOP
-from support.process import DEADLINE, Process
+from support.process import DEADLINE, launching
 
 pytestmark = pytest.mark.skipif(LOOP != "bolide", reason="how to give them the loop is bolide's business")
 
@@ -33,15 +31,8 @@ APP = """
 def launch(tmp_path):
     """launch(module, *arguments): start a server in a folder that holds hosted.py."""
     (tmp_path / "hosted.py").write_text(textwrap.dedent(APP))
-    started = []
-
-    def start(*command):
-        started.append(Process([sys.executable, "-m", *command], tmp_path, env=dict(os.environ)))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
+    with launching(tmp_path) as start:
+        yield start
 
 
 def free_port():

@@ -81,7 +81,7 @@ class Load:
         self._fresh = fresh
         self.stopping = False  # the server is: connections may be refused
         self._over = False
-        self._port = port
+        self.port = port
         self._clients = clients
 
     @contextlib.asynccontextmanager
@@ -101,7 +101,7 @@ class Load:
         limit = 1 if self._fresh else 20 if number % 4 == 0 else sys.maxsize
         while not self._over:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except OSError as exc:
                 if self.stopping:
                     self.figures.refused += 1
@@ -193,27 +193,33 @@ async def supervised(workers: int = 2) -> AsyncIterator[tuple[Supervised, int]]:
                 server.process.wait()
 
 
-async def rolling_restarts(count: int, fresh: bool = False, clients: int = 64) -> Figures:
-    """SIGHUP replaces both workers, `count` times, under load: nothing may be lost or refused."""
+@contextlib.asynccontextmanager
+async def loaded(fresh: bool, clients: int) -> AsyncIterator[tuple[Supervised, Load]]:
+    """A server with two workers, and the load on it, whose figures are complete when this has ended."""
     async with supervised() as (server, port):
         load = Load(port, clients, fresh)
-        async with load.running() as figures:
-            for number in range(1, count + 1):
-                server.process.send_signal(signal.SIGHUP)
-                await server.wait("Finished server process", 2 * number)
-        return figures
+        async with load.running():
+            yield server, load
+
+
+async def rolling_restarts(count: int, fresh: bool = False, clients: int = 64) -> Figures:
+    """SIGHUP replaces both workers, `count` times, under load: nothing may be lost or refused."""
+    async with loaded(fresh, clients) as (server, load):
+        for number in range(1, count + 1):
+            server.process.send_signal(signal.SIGHUP)
+            await server.wait("Finished server process", 2 * number)
+    return load.figures
 
 
 async def stops(count: int, fresh: bool = False, clients: int = 64) -> Figures:
     """SIGTERM stops the server, `count` times, under load: what was accepted is answered."""
     total = Figures()
     for _ in range(count):
-        async with supervised() as (server, port):
-            load = Load(port, clients, fresh)
-            async with load.running() as figures:
-                await asyncio.sleep(random.uniform(0.05, 0.3))
-                load.stopping = True
-                await server.stop()
+        async with loaded(fresh, clients) as (server, load):
+            await asyncio.sleep(random.uniform(0.05, 0.3))
+            load.stopping = True
+            await server.stop()
+        figures = load.figures
         total.answered += figures.answered
         total.lost += figures.lost
         total.refused += figures.refused
@@ -224,42 +230,39 @@ async def stops(count: int, fresh: bool = False, clients: int = 64) -> Figures:
 
 async def kills(seconds: int, fresh: bool = False, clients: int = 64) -> Figures:
     """kill -9 of a random worker every second: the requests that it was at are lost, and nothing else."""
-    async with supervised() as (server, port):
-        load = Load(port, clients, fresh)
-        async with load.running() as figures:
-            before = server.descriptors()
-            for number in range(1, seconds + 1):
-                await asyncio.sleep(1)
-                os.kill(random.choice(server.workers()), signal.SIGKILL)
-                await server.wait("was killed by SIGKILL", number)
-            async with asyncio.timeout(DEADLINE):
-                while len(now := server.workers()) != 2 or not set(map(str, now)) <= figures.workers:
-                    await asyncio.sleep(0.01)
-            assert server.descriptors() <= before, "descriptors leak in the supervisor"
-        # A worker is at most at one request for each client when it dies.
-        assert len(figures.lost) <= seconds * clients
-        assert not any(line.startswith("connect") for line in figures.lost), figures.lost
+    async with loaded(fresh, clients) as (server, load):
+        figures = load.figures
+        before = server.descriptors()
+        for number in range(1, seconds + 1):
+            await asyncio.sleep(1)
+            os.kill(random.choice(server.workers()), signal.SIGKILL)
+            await server.wait("was killed by SIGKILL", number)
+        async with asyncio.timeout(DEADLINE):
+            while len(now := server.workers()) != 2 or not set(map(str, now)) <= figures.workers:
+                await asyncio.sleep(0.01)
+        assert server.descriptors() <= before, "descriptors leak in the supervisor"
+    # A worker is at most at one request for each client when it dies.
+    assert len(figures.lost) <= seconds * clients
+    assert not any(line.startswith("connect") for line in figures.lost), figures.lost
     with contextlib.suppress(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.open_connection("127.0.0.1", load.port)
         raise AssertionError("somebody still listens")
     return figures
 
 
 async def resizes(count: int, fresh: bool = False, clients: int = 64) -> Figures:
     """SIGTTIN adds a worker and SIGTTOU stops it, `count` times, under load: nothing may be lost or refused."""
-    async with supervised() as (server, port):
-        load = Load(port, clients, fresh)
-        async with load.running() as figures:
-            for number in range(1, count + 1):
-                server.process.send_signal(signal.SIGTTIN)
-                # What the log says of a start comes before the worker accepts.
-                newest = (await server.wait(r"Started server process \[(\d+)\]", 2 + number))[1]
-                async with asyncio.timeout(DEADLINE):
-                    while fresh and newest not in figures.workers:
-                        await asyncio.sleep(0.01)
-                server.process.send_signal(signal.SIGTTOU)
-                await server.wait("Finished server process", number)
-        return figures
+    async with loaded(fresh, clients) as (server, load):
+        for number in range(1, count + 1):
+            server.process.send_signal(signal.SIGTTIN)
+            # What the log says of a start comes before the worker accepts.
+            newest = (await server.wait(r"Started server process \[(\d+)\]", 2 + number))[1]
+            async with asyncio.timeout(DEADLINE):
+                while fresh and newest not in load.figures.workers:
+                    await asyncio.sleep(0.01)
+            server.process.send_signal(signal.SIGTTOU)
+            await server.wait("Finished server process", number)
+    return load.figures
 
 
 async def drill(options: argparse.Namespace) -> int:

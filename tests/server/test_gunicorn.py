@@ -3,14 +3,13 @@
 import contextlib
 import os
 import signal
-import sys
 import textwrap
 import threading
 import time
 
 import httpx
 import pytest
-from support.process import DEADLINE, Process
+from support.process import DEADLINE, launching
 
 APP = """
     import asyncio, os, pathlib, time
@@ -41,20 +40,10 @@ APP = """
 
 @pytest.fixture
 def launch(tmp_path):
-    """launch(*command): start a server in a folder that holds hosted.py."""
+    """launch(module, *arguments): start a server in a folder that holds hosted.py."""
     (tmp_path / "hosted.py").write_text(textwrap.dedent(APP))
-    started = []
-
-    def start(*command, **options):
-        env = {
-            name: value for name, value in os.environ.items() if name not in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS")
-        }
-        started.append(Process([sys.executable, "-m", *command], tmp_path, env=env, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
+    with launching(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

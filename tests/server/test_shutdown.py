@@ -6,6 +6,7 @@ import threading
 
 import httpx
 import pytest
+from support.applications import lifespan_app
 
 # /slow answers when the file `go` exists; /stubborn swallows its cancellation; /leave starts a task that never ends.
 APP = """
@@ -156,22 +157,12 @@ def test_a_task_left_running_does_not_hold_it_up(start, client, number, path):
 
 
 def test_a_signal_during_startup_ends_it_once_the_application_is_ready(bolide, write, tmp_path):
-    write(
-        "slow.py",
-        """
-        import asyncio, pathlib
-        async def app(scope, receive, send):
-            assert scope["type"] == "lifespan"
-            await receive()
-            print("starting", flush=True)
-            while not pathlib.Path("go").exists():
-                await asyncio.sleep(0.005)
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            print("shutdown", flush=True)
-            await send({"type": "lifespan.shutdown.complete"})
-        """,
-    )
+    startup = """
+        print("starting", flush=True)
+        while not pathlib.Path("go").exists():
+            await asyncio.sleep(0.005)
+    """
+    write("slow.py", lifespan_app(startup, 'print("shutdown", flush=True)'))
     command = bolide("slow:app", "--port", "0")
     command.wait_for("starting")
     command.send(signal.SIGTERM)

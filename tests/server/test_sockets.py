@@ -10,6 +10,7 @@ import sys
 
 import httpx
 import pytest
+from support.applications import lifespan_app
 
 from bolide.sockets import Address, parse_address
 
@@ -239,22 +240,12 @@ def test_notifications(bolide, client, manager, workers):
 
 
 def test_ready_comes_after_the_startup(bolide, manager, write):
-    write(
-        "late.py",
-        """
-        import os, socket
-
-        async def app(scope, receive, send):
-            assert scope["type"] == "lifespan"
-            await receive()
-            assert "NOTIFY_SOCKET" not in os.environ, "the application would speak for the server"
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            sock.sendto(b"APPLICATION", os.environ["MANAGER"])
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-        """,
-    )
+    startup = """
+        assert "NOTIFY_SOCKET" not in os.environ, "the application would speak for the server"
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.sendto(b"APPLICATION", os.environ["MANAGER"])
+    """
+    write("late.py", lifespan_app(startup))
     command = bolide("late:app", "--port", "0", env={"NOTIFY_SOCKET": manager.path, "MANAGER": manager.path})
     assert manager.next() == "APPLICATION"
     assert manager.next() == "READY=1"

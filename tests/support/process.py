@@ -1,10 +1,15 @@
 """A command that runs beside a test, whatever it is."""
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
+import sys
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 DEADLINE = 20.0
 
@@ -49,3 +54,19 @@ class Process:
         self.process.wait()
         self._thread.join(DEADLINE)
         self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def launching(folder: Path) -> Iterator[Callable[..., Process]]:
+    """Gives start(module, *arguments): run a module of Python in that folder; what still runs at the end is ended."""
+    hidden = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS")
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
+    started: list[Process] = []
+
+    def start(*command: str, **options: Any) -> Process:
+        started.append(Process([sys.executable, "-m", *command], folder, env=env, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()

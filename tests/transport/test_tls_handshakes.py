@@ -24,6 +24,7 @@ from support.tls_peers import (
     read_exactly,
     read_to_eof,
     serving,
+    shake_hands,
 )
 
 # --- handshakes that fail ---------------------------------------------------------------------------------------------
@@ -88,13 +89,7 @@ async def test_a_record_that_was_tampered_with(position):
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         secure = authority().client().wrap_bio(incoming, outgoing, server_hostname="localhost")
         with socket.create_connection(address, timeout=20) as plain:
-            while True:
-                try:
-                    secure.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    plain.sendall(outgoing.read())
-                    incoming.write(plain.recv(10_000))
+            assert shake_hands(secure, incoming, outgoing, plain)
             plain.sendall(outgoing.read())
             secure.write(b"good")
             good = outgoing.read()

@@ -18,6 +18,7 @@ from support.tls_peers import (
     connect,
     read_exactly,
     read_to_eof,
+    shake_hands,
 )
 
 
@@ -193,16 +194,8 @@ async def test_what_comes_before_a_stream_server_starts_tls(early):
         first = b"STARTTLS\n" + (b"" if early == "hello" else b"DELETE EVERYTHING\n") + outgoing.read()
         with socket.create_connection(address, timeout=20) as plain, contextlib.suppress(ConnectionError, ssl.SSLError):
             plain.sendall(first)
-            while True:
-                try:
-                    secure.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    plain.sendall(outgoing.read())
-                    received = plain.recv(10_000)
-                    if not received:
-                        return
-                    incoming.write(received)
+            if not shake_hands(secure, incoming, outgoing, plain):
+                return
             secure.write(b"secret\n")
             plain.sendall(outgoing.read())
             plain.shutdown(socket.SHUT_WR)
