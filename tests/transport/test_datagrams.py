@@ -37,6 +37,12 @@ async def endpoint(**options) -> Datagrams:
     return protocol
 
 
+async def endpoints() -> tuple[Datagrams, Datagrams]:
+    """One that waits for datagrams, and one that sends to it."""
+    server = await endpoint(local_addr=("127.0.0.1", 0))
+    return server, await endpoint(remote_addr=name(server))
+
+
 def name(protocol: Datagrams):
     return protocol.transport.get_extra_info("sockname")
 
@@ -197,9 +203,31 @@ async def test_a_receiver_that_fails():
 
 
 @with_loop
+async def test_errors_of_sendto_after_close_are_told_until_the_connection_is_lost():
+    """As on asyncio's loop: an endpoint without a remote address has its socket until connection_lost()."""
+
+    class ClosesOnError(Datagrams):
+        def error_received(self, exc):
+            super().error_received(exc)
+            self.transport.close()
+
+    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+        ClosesOnError, local_addr=("127.0.0.1", 0), family=socket.AF_INET
+    )
+    address = name(protocol)
+    transport.sendto(bytes(70_000), address)  # larger than any datagram
+    transport.sendto(bytes(70_000), address)
+    assert transport.is_closing()
+    assert await protocol.lost is None
+    assert [type(protocol.errors.get_nowait()) for _ in range(2)] == [OSError, OSError]
+    transport.sendto(b"late", address)
+    transport.sendto(bytes(70_000), address)
+    assert protocol.errors.empty()
+
+
+@with_loop
 async def test_many_datagrams():
-    server = await endpoint(local_addr=("127.0.0.1", 0))
-    client = await endpoint(remote_addr=name(server))
+    server, client = await endpoints()
     for index in range(2000):
         client.transport.sendto(b"%d" % index)
         assert (await server.next())[0] == b"%d" % index
@@ -210,8 +238,7 @@ async def test_many_datagrams():
 
 @with_loop
 async def test_closing_sends_what_waits():
-    server = await endpoint(local_addr=("127.0.0.1", 0))
-    client = await endpoint(remote_addr=name(server))
+    server, client = await endpoints()
     for index in range(50):
         client.transport.sendto(b"%d" % index)
     client.transport.close()
