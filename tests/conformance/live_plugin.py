@@ -8,15 +8,14 @@ scope; all else of it is the server's. WebSocket sessions stay in the process: a
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import threading
 from concurrent.futures import Future
 
 import httpx2
 import pytest
 import starlette.testclient
+from outcomes import Outcomes
 
 import bolide
 from bolide.lifespan import LifespanOff
@@ -25,8 +24,7 @@ from bolide.lifespan import LifespanOff
 PATIENCE = 10.0
 NUMBER, SCHEME, SERVER = b"x-live-number", b"x-live-scheme", b"x-live-server"
 
-# The reports that count: how each test went, and how many requests it sent.
-outcomes: dict[str, str] = {}
+# How many requests the test has sent that runs now.
 requests = [0]
 running: list["LiveServer"] = []
 
@@ -278,20 +276,5 @@ def _stop_servers():
         server.stop()
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    result = yield
-    report = result.get_result()
-    if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
-        apart = report.outcome == "passed" and not requests[0]
-        outcomes[item.nodeid] = "apart" if apart else report.outcome
-
-
-def pytest_collectreport(report):
-    if report.failed:
-        outcomes[report.nodeid] = "not imported"
-
-
-def pytest_sessionfinish(session):
-    with open(os.environ["BOLIDE_SUITE_REPORT"], "w", encoding="utf-8") as file:
-        json.dump(outcomes, file, indent=1)
+def pytest_configure(config):
+    config.pluginmanager.register(Outcomes(is_apart=lambda: not requests[0]))

@@ -8,15 +8,12 @@ loop.
 import asyncio
 import contextlib
 import importlib
-import json
 import logging
-import os
 import sys
 import types
 
 import pytest
-
-outcomes: dict[str, str] = {}
+from outcomes import Outcomes
 
 
 def share_loggers() -> None:
@@ -163,14 +160,5 @@ def install() -> None:
 install()
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    result = yield
-    report = result.get_result()
-    if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
-        outcomes[item.nodeid] = report.outcome
-
-
-def pytest_sessionfinish(session):
-    with open(os.environ["BOLIDE_SUITE_REPORT"], "w", encoding="utf-8") as file:
-        json.dump(outcomes, file, indent=1)
+def pytest_configure(config):
+    config.pluginmanager.register(Outcomes())

@@ -6,7 +6,6 @@ bolide server in a thread: what the tests feed goes out on it, and what comes ba
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import select
@@ -15,6 +14,7 @@ import threading
 import time
 
 import pytest
+from outcomes import Outcomes
 
 import bolide
 
@@ -43,7 +43,6 @@ TAKEN = {
 }
 
 running: list["Running"] = []
-outcomes: dict[str, str] = {}
 started = [0]
 
 
@@ -246,6 +245,7 @@ def _stop_servers():
 def pytest_configure(config):
     import tests.conftest as theirs
 
+    config.pluginmanager.register(Outcomes(is_apart=lambda: not started[0]))
     for use in ("access", "error"):
         logging.getLogger(f"bolide.{use}").addHandler(Forward())
 
@@ -260,17 +260,3 @@ def pytest_collection_modifyitems(config, items):
         for replacement in (get_connected_protocol, run_server):
             if hasattr(item.module, replacement.__name__):
                 setattr(item.module, replacement.__name__, replacement)
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    result = yield
-    report = result.get_result()
-    if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
-        apart = report.outcome == "passed" and not started[0]
-        outcomes[item.nodeid] = "apart" if apart else report.outcome
-
-
-def pytest_sessionfinish(session):
-    with open(os.environ["BOLIDE_SUITE_REPORT"], "w", encoding="utf-8") as file:
-        json.dump(outcomes, file, indent=1)
