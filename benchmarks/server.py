@@ -240,28 +240,28 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _exchange(client: socket.socket) -> None:
-    """One request on a connection that stays open."""
-    client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\nAccept: */*\r\n\r\n")
+def _ask(client: socket.socket, fields: bytes, end: bytes) -> bytes:
+    """Send a GET with these header fields; what comes back, up to `end`."""
+    client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\n" + fields + b"\r\n\r\n")
     received = b""
-    while not received.endswith(b"Hello, world!"):
+    while not received.endswith(end):
         piece = client.recv(65536)
         if not piece:
             raise ProcessError("closed a connection early")
         received += piece
+    return received
+
+
+def _exchange(client: socket.socket) -> None:
+    """One request on a connection that stays open."""
+    _ask(client, b"Accept: */*", b"Hello, world!")
 
 
 def _upgrade(client: socket.socket) -> None:
     """Make it a WebSocket."""
     key = base64.b64encode(os.urandom(16))
     fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key
-    client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\n" + fields + b"\r\n\r\n")
-    received = b""
-    while not received.endswith(b"\r\n\r\n"):
-        piece = client.recv(65536)
-        if not piece:
-            raise ProcessError("closed a WebSocket early")
-        received += piece
+    received = _ask(client, fields, b"\r\n\r\n")
     if not received.startswith(b"HTTP/1.1 101 "):
         raise ProcessError(f"refused a WebSocket: {received[:32]!r}")
 

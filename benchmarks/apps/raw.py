@@ -61,13 +61,20 @@ async def streamed(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-async def websocket_echo(scope, receive, send):
-    assert scope["type"] in ("websocket", "http")
+async def accepted(scope, receive, send) -> bool:
+    """Take a WebSocket; over HTTP, which tells that the server is up, answer instead and return False."""
     if scope["type"] == "http":
         await hello(scope, receive, send)
-        return
+        return False
     assert (await receive())["type"] == "websocket.connect"
     await send({"type": "websocket.accept"})
+    return True
+
+
+async def websocket_echo(scope, receive, send):
+    assert scope["type"] in ("websocket", "http")
+    if not await accepted(scope, receive, send):
+        return
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "bytes": message["bytes"]})
 
@@ -87,11 +94,8 @@ def chat_message(size: int) -> str:
 async def websocket_broadcast(scope, receive, send):
     """For each message that any peer sends, send one of its size to all."""
     assert scope["type"] in ("websocket", "http")
-    if scope["type"] == "http":
-        await hello(scope, receive, send)
+    if not await accepted(scope, receive, send):
         return
-    assert (await receive())["type"] == "websocket.connect"
-    await send({"type": "websocket.accept"})
     PEERS[send] = None
     try:
         while (message := await receive())["type"] == "websocket.receive":
