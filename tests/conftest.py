@@ -17,7 +17,7 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerProcess]:
-    """A server with every app of tests/asgi/apps.py by its path, shared by all tests that do not end it."""
+    """A server with every app of tests/asgi/apps by its path, shared by all tests that do not end it."""
     with ServerProcess("apps:app", "--log-level", "info") as running:
         yield running
         assert running.process.poll() is None, f"the server died:\n{running.log.text}"

@@ -75,7 +75,7 @@ def test_version():
         ("nosuchmodule:app", "nosuchmodule"),
         ("nosuch.module:app", "nosuch"),
         ("apps:nosuchattribute", "nosuchattribute"),
-        ("apps:Namespace.nosuch", "Namespace.nosuch"),
+        ("apps.named:Namespace.nosuch", "Namespace.nosuch"),
         ("apps", "apps"),
         (":app", ":app"),
         ("apps:", "apps:"),
@@ -91,7 +91,7 @@ def test_app_that_is_not_there(app, named):
 
 @pytest.mark.skipif(KIND == "uvicorn", reason="uvicorn serves it, and fails with each request")
 def test_app_that_cannot_be_called():
-    result = run("apps:not_callable", "--port", "0")
+    result = run("apps.named:not_callable", "--port", "0")
     assert "not_callable" in only_line(result)
     assert result.returncode == 1
 
@@ -146,7 +146,7 @@ def test_wrong_option_is_a_usage_error(options):
 # --- what to serve ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("app", ["apps:class_app", "apps:Namespace.inner"])
+@pytest.mark.parametrize("app", ["apps.named:class_app", "apps.named:Namespace.inner"])
 def test_app_as_an_object(app):
     with ServerProcess(app) as server:
         assert server.get("/text").body == b"some text"
@@ -156,13 +156,13 @@ def test_app_as_an_object(app):
 
 
 def test_factory():
-    with ServerProcess("apps:make_app", "--factory") as server:
+    with ServerProcess("apps.named:make_app", "--factory") as server:
         assert server.get("/text").body == b"some text"
 
 
 @uvicorn_differs("lets the TypeError through as a traceback")
 def test_factory_that_wants_an_argument():
-    result = run("apps:make_app_with_argument", "--factory", "--port", "0")
+    result = run("apps.named:make_app_with_argument", "--factory", "--port", "0")
     assert result.returncode == 1
     assert "argument" in only_line(result)
 
@@ -174,7 +174,7 @@ def test_working_directory_is_searched():
 
 def test_app_dir(tmp_path):
     (tmp_path / "elsewhere.py").write_text("from apps import app\n")
-    (tmp_path / "apps.py").write_text((APPS / "apps.py").read_text())
+    shutil.copytree(APPS / "apps", tmp_path / "apps")
     with ServerProcess("elsewhere:app", app_dir=tmp_path, cwd="/") as server:
         assert server.get("/text").body == b"some text"
 

@@ -72,7 +72,7 @@ def test_returned_value(server, connection):
 def test_unknown_path_is_the_apps_own_error(server, connection):
     """The traceback leads to the line of the app that failed."""
     expect_500(connection.get("/no/such/app"))
-    server.log.wait_for(r"(?s)apps\.py.*KeyError: 'no'")
+    server.log.wait_for(r"(?s)apps/routes\.py.*KeyError: 'no'")
 
 
 def test_head_of_a_failing_app(connection):

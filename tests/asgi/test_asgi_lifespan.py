@@ -14,7 +14,7 @@ def stop(server) -> None:
 
 
 def test_startup_and_shutdown(server_factory):
-    server = server_factory("apps:lifespan_with_state")
+    server = server_factory("apps.lifespans:lifespan_with_state")
     log = server.log.text
     assert "Waiting for application startup." in log
     assert "Application startup complete." in log
@@ -25,7 +25,7 @@ def test_startup_and_shutdown(server_factory):
 
 
 def test_lifespan_scope_and_events(server_factory):
-    server = server_factory("apps:lifespan_with_state")
+    server = server_factory("apps.lifespans:lifespan_with_state")
     stop(server)
     told = dict(line.split(": ", 1) for line in server.stdout.text.splitlines() if line.startswith("lifespan scope"))
     scope = ast.literal_eval(told["lifespan scope"])
@@ -42,7 +42,7 @@ def test_lifespan_scope_and_events(server_factory):
 
 def test_state_is_copied_for_each_request(server_factory):
     """A shallow copy: what a request adds is its own, what the values hold is shared."""
-    server = server_factory("apps:lifespan_with_state")
+    server = server_factory("apps.lifespans:lifespan_with_state")
     with server.connect() as connection:
         assert ast.literal_eval(connection.get("/1").text) == {"name": "value", "shared": []}
         assert ast.literal_eval(connection.get("/2").text) == {"name": "value", "shared": ["/1"]}
@@ -54,7 +54,7 @@ def test_state_is_copied_for_each_request(server_factory):
 @pytest.mark.parametrize("app", ["lifespan_startup_fails", "lifespan_startup_fails_silently"])
 @pytest.mark.parametrize("option", ["auto", "on"])
 def test_startup_that_fails_ends_the_server(server_factory, app, option):
-    server = server_factory(f"apps:{app}", "--lifespan", option, wait=False)
+    server = server_factory(f"apps.lifespans:{app}", "--lifespan", option, wait=False)
     assert server.wait() == 3
     log = server.log.text
     assert "Application startup failed. Exiting." in log
@@ -74,26 +74,26 @@ def test_startup_that_fails_ends_the_server(server_factory, app, option):
     ],
 )
 def test_app_without_a_whole_lifespan_serves_all_the_same(server_factory, app):
-    server = server_factory(f"apps:{app}")
+    server = server_factory(f"apps.lifespans:{app}")
     assert server.get("/").status == 200
     stop(server)
     assert "Finished server process" in server.log.text
 
 
 def test_app_that_answers_lifespan_as_a_request(server_factory):
-    server = server_factory("apps:lifespan_ignored")
+    server = server_factory("apps.lifespans:lifespan_ignored")
     assert server.get("/").body == b"answered"
     stop(server)
 
 
 def test_unsupported_is_mentioned(server_factory):
-    server = server_factory("apps:lifespan_raises")
+    server = server_factory("apps.lifespans:lifespan_raises")
     server.log.wait_for("ASGI 'lifespan' protocol appears unsupported.")
     assert "Traceback" not in server.log.text
 
 
 def test_on_wants_a_lifespan(server_factory):
-    server = server_factory("apps:lifespan_raises", "--lifespan", "on", wait=False)
+    server = server_factory("apps.lifespans:lifespan_raises", "--lifespan", "on", wait=False)
     assert server.wait() == 3
     assert "Exception in 'lifespan' protocol" in server.log.text
     assert "AssertionError" in server.log.text
@@ -101,24 +101,24 @@ def test_on_wants_a_lifespan(server_factory):
 
 
 def test_off_sends_no_lifespan(server_factory):
-    server = server_factory("apps:lifespan_with_state", "--lifespan", "off", wait=True)
+    server = server_factory("apps.lifespans:lifespan_with_state", "--lifespan", "off", wait=True)
     stop(server)
     assert "lifespan" not in server.stdout.text
     assert "application startup" not in server.log.text
 
 
 def test_off_gives_an_empty_state(server_factory):
-    server = server_factory("apps:lifespan_returns", "--lifespan", "off")
+    server = server_factory("apps.lifespans:lifespan_returns", "--lifespan", "off")
     assert server.get("/").body == b"{}"
 
 
 def test_no_request_before_the_startup_is_complete(server_factory):
-    server = server_factory("apps:lifespan_slow")
+    server = server_factory("apps.lifespans:lifespan_slow")
     assert server.get("/").body == b"True"
 
 
 def test_shutdown_that_fails_is_logged(server_factory):
-    server = server_factory("apps:lifespan_shutdown_fails")
+    server = server_factory("apps.lifespans:lifespan_shutdown_fails")
     server.stop()
     assert "could not flush" in server.log.text
     assert "Application shutdown failed. Exiting." in server.log.text
@@ -127,7 +127,7 @@ def test_shutdown_that_fails_is_logged(server_factory):
 @uvicorn_differs("cannot be stopped by signals before the startup is complete")
 def test_startup_that_hangs_can_be_interrupted(server_factory):
     """The first SIGINT asks to stop after the startup, the second does not wait for it."""
-    server = server_factory("apps:lifespan_startup_hangs", wait=False)
+    server = server_factory("apps.lifespans:lifespan_startup_hangs", wait=False)
     server.log.wait_for("Waiting for application startup")
     server.send_signal(signal.SIGINT)
     server.log.wait_for("CTRL\\+C to force quit", timeout=5)
@@ -136,7 +136,7 @@ def test_startup_that_hangs_can_be_interrupted(server_factory):
 
 @pytest.mark.skipif(KIND == "uvicorn", reason="uvicorn hangs")
 def test_shutdown_that_hangs_can_be_interrupted(server_factory):
-    server = server_factory("apps:lifespan_shutdown_hangs")
+    server = server_factory("apps.lifespans:lifespan_shutdown_hangs")
     server.send_signal(signal.SIGINT)
     server.log.wait_for("Waiting for application shutdown")
     server.stop(signal.SIGINT)
@@ -144,7 +144,7 @@ def test_shutdown_that_hangs_can_be_interrupted(server_factory):
 
 @uvicorn_differs("ends with 0 all the same")
 def test_shutdown_that_fails_shows_in_the_exit_status(server_factory):
-    assert server_factory("apps:lifespan_shutdown_fails").stop() != 0
+    assert server_factory("apps.lifespans:lifespan_shutdown_fails").stop() != 0
 
 
 @pytest.fixture

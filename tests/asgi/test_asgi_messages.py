@@ -4,7 +4,7 @@ import ast
 from urllib.parse import quote
 
 import pytest
-from apps import WRONG_MESSAGES
+from apps.responses import WRONG_MESSAGES
 from support import Truncated, uvicorn_differs
 
 

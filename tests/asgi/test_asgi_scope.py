@@ -205,7 +205,7 @@ def test_nothing_of_the_last_request_remains(connection):
 
 def test_root_path():
     """As in uvicorn: root_path stands before path and raw_path."""
-    with ServerProcess("apps:scope", "--root-path", "/api/v1") as server, server.connect() as connection:
+    with ServerProcess("apps.requests:scope", "--root-path", "/api/v1") as server, server.connect() as connection:
         scope = scope_of(connection.get("/users%20x?q"))
     assert scope["root_path"] == "/api/v1"
     assert scope["path"] == "/api/v1/users x"

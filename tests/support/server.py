@@ -224,7 +224,7 @@ def exit_status_of(number: signal.Signals) -> set[int]:
 
 
 class Control:
-    """The events and values that the apps in tests/asgi/apps.py share with a test, over the server itself."""
+    """The events and values that the apps in tests/asgi/apps share with a test, over the server itself."""
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server

@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerProcess]:
-    """A server with every app of ws_apps.py and of tests/asgi/apps.py, shared by all tests that do not end it."""
+    """A server with every app of ws_apps.py and of tests/asgi/apps, shared by all tests that do not end it."""
     with ServerProcess("ws_apps:app", "--log-level", "info", app_dir=HERE) as running:
         yield running
         assert running.process.poll() is None, f"the server died:\n{running.log.text}"

@@ -1,4 +1,4 @@
-"""Small ASGI apps for WebSocket, one a behaviour, served with those of tests/asgi/apps.py under their names."""
+"""Small ASGI apps for WebSocket, one a behaviour, served with those of tests/asgi/apps under their names."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "asgi"))
 
-from apps import EVENTS, app, query, route, tell  # noqa: F401
+from apps import app  # noqa: F401
+from apps.routes import EVENTS, query, route, tell
 
 
 async def accept(receive, send, **fields):
