@@ -1,6 +1,7 @@
 """Protocols that record what the transport does with them, and pairs of connected ones."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -103,6 +104,12 @@ def receive_all(peer: socket.socket) -> bytes:
     while piece := peer.recv(1 << 20):
         data += piece
     return bytes(data)
+
+
+def drain(peer: socket.socket) -> None:
+    """Read a blocking socket to its end, which may be a reset."""
+    with contextlib.suppress(ConnectionResetError):
+        receive_all(peer)
 
 
 async def closed(*protocols: Recorder) -> None:
