@@ -3,10 +3,12 @@
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from support.applications import lifespan_app
+from support.command import running, write_file
 
 # /slow answers when the file `go` exists; /stubborn swallows its cancellation; /leave starts a task that never ends.
 APP = """
@@ -133,12 +135,41 @@ def test_a_second_ctrl_c_does_not_wait(start, path):
     assert "shutdown" not in command.stdout
 
 
+# What takes seconds: the path asked for before the stop, whether it still runs then, the signal, options.
+SLOW_STOPS = [
+    ("/hang", True, signal.SIGTERM, ("--timeout-graceful-shutdown", "1")),
+    ("/stubborn", True, signal.SIGTERM, ("--timeout-graceful-shutdown", "1")),
+    *(
+        (path, False, number, ())
+        for path in ("/leave", "/leave-stubborn")
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def slow_stops(tmp_path_factory):
+    """The stops above, all at once: (path, signal) to the future of (command, exit code, what the request gave)."""
+    folder = tmp_path_factory.mktemp("slow")
+    write_file(folder / "stopping.py", APP)
+
+    def stop(path, still_runs, number, options):
+        command = start("stopping:app", "--port", "0", "--no-access-log", *options)
+        url = command.wait_ready()
+        request = Background(command, url, path)
+        if not still_runs:
+            request.join()
+        return command, command.stop(number), request.join()
+
+    with running(folder) as start, ThreadPoolExecutor(len(SLOW_STOPS)) as pool:
+        yield {(case[0], case[2]): pool.submit(stop, *case) for case in SLOW_STOPS}
+
+
 @pytest.mark.parametrize("path", ["/hang", "/stubborn"])
-def test_timeout_graceful_shutdown_cancels_what_runs(start, path):
-    command, url = start("--timeout-graceful-shutdown", "1")
-    request = Background(command, url, path)
-    assert command.stop() == 0
-    assert isinstance(request.join(), httpx.HTTPError)
+def test_timeout_graceful_shutdown_cancels_what_runs(slow_stops, path):
+    command, code, answer = slow_stops[path, signal.SIGTERM].result()
+    assert code == 0
+    assert isinstance(answer, httpx.HTTPError)
     assert "Cancel 1 running task(s), timeout graceful shutdown exceeded" in command.stderr
     assert "cancelled" in command.stdout
     assert command.stdout.splitlines().count("shutdown") == 1
@@ -146,10 +177,10 @@ def test_timeout_graceful_shutdown_cancels_what_runs(start, path):
 
 @SIGNALS
 @pytest.mark.parametrize("path", ["/leave", "/leave-stubborn"])
-def test_a_task_left_running_does_not_hold_it_up(start, client, number, path):
-    command, url = start()
-    assert client.get(url + path).text == "done"
-    assert command.stop(number) == 0
+def test_a_task_left_running_does_not_hold_it_up(slow_stops, number, path):
+    command, code, answer = slow_stops[path, number].result()
+    assert answer == "done"
+    assert code == 0
     assert "cancelled" in command.stdout
     assert "shutdown" in command.stdout
     left = "Left behind after 5 s, not ended by their cancellation: left" in command.stderr

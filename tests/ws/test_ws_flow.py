@@ -131,7 +131,7 @@ def test_shutdown(serve, number):
         assert ws.recv_close() == (1001, "")
         ws.send(CLOSE, b"\x03\xe9")
         ws.expect_eof()
-        assert server.wait() == 0
+    assert server.wait() == 0
     assert "ended with {'type': 'websocket.disconnect', 'code': 1001}" in server.stdout.text
 
 
