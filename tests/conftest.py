@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 from support import Connection, ServerProcess, control
-from support.server import Control
+from support.server import Control, SharedServers
 
 _keys = count(1)
 
@@ -16,11 +16,18 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
-    """A server with every app of tests/asgi/apps by its path, shared by all tests that do not end it."""
-    with ServerProcess("apps:app", "--log-level", "info") as running:
+def servers() -> Iterator[SharedServers]:
+    """Servers that tests share who neither end them nor count what they hold."""
+    shared = SharedServers()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def server(servers: SharedServers) -> Iterator[ServerProcess]:
+    """The shared server with every app of tests/asgi/apps by its path."""
+    with servers.lend("apps:app", "--log-level", "info") as running:
         yield running
-        assert running.process.poll() is None, f"the server died:\n{running.log.text}"
 
 
 @pytest.fixture

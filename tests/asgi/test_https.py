@@ -41,10 +41,10 @@ def options(files, name="localhost"):
     return ("--ssl-certfile", str(files / f"{name}.pem"), "--ssl-keyfile", str(files / f"{name}.key"), *QUIET)
 
 
-@pytest.fixture(scope="module")
-def https(files):
+@pytest.fixture
+def https(servers, files):
     """A server with certificates for several names, that asks clients for one and takes it if they have none."""
-    with ServerProcess(
+    with servers.lend(
         "tls_app:app",
         *options(files),
         "--ssl-sni",
@@ -57,7 +57,6 @@ def https(files):
         str(files / "ca.pem"),
     ) as running:
         yield running
-        assert running.process.poll() is None, running.log.text
 
 
 class NamedConnection(http.client.HTTPSConnection):

@@ -27,15 +27,19 @@ Edsger,Laan 4,Eindhoven,5612,NL,0.25
 """
 
 
+APP = ("fastapi_app.main:app",)
+PLACE = {"app_dir": "examples", "cwd": REPOSITORY}
+
+
 def start(**env: str) -> ServerProcess:
     """Start it by its one line."""
-    return ServerProcess("fastapi_app.main:app", app_dir="examples", cwd=REPOSITORY, env=env)
+    return ServerProcess(*APP, **PLACE, env=env)
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[ServerProcess]:
-    """The application, shared by this module's tests."""
-    with start(PARCELS_HEARTBEAT="0.05") as running:
+@pytest.fixture
+def service(servers) -> Iterator[ServerProcess]:
+    """The application, shared by the tests that leave it running."""
+    with servers.lend(*APP, **PLACE, env={"PARCELS_HEARTBEAT": "0.05"}) as running:
         yield running
 
 

@@ -53,14 +53,13 @@ def wait_for_sockets(server: ServerProcess, count: int) -> None:
         assert server.get("/text").status == 200
 
 
-@pytest.fixture(scope="module")
-def faulty():
-    """A server of its own, whose connections are counted."""
-    with ServerProcess("apps:app", "--no-access-log", "--timeout-keep-alive", "30") as server:
+@pytest.fixture
+def faulty(servers):
+    """A server of this module's own, whose connections are counted."""
+    with servers.lend("apps:app", "--no-access-log", "--timeout-keep-alive", "30") as server:
         server.get("/text")
         yield server
-        assert server.process.poll() is None, server.log.text
-        assert "HTTP connection failed" not in server.log.text
+    assert "HTTP connection failed" not in server.log.text
 
 
 @pytest.mark.parametrize("way", ["close", "reset", "half"])

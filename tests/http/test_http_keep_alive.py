@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from support import Connection, ServerProcess, control, uvicorn_differs
+from support import Connection, control, uvicorn_differs
 
 
 def test_http_11_keeps_alive_by_default(connection):
@@ -108,9 +108,16 @@ def test_empty_lines_before_a_request(connection):
     assert connection.get("/text").status == 200
 
 
-@pytest.fixture(scope="module")
-def impatient():
-    with ServerProcess("apps:app", "--timeout-keep-alive", "1") as running:
+@pytest.fixture
+def impatient(servers):
+    with servers.lend("apps:app", "--timeout-keep-alive", "1") as running:
+        yield running
+
+
+@pytest.fixture
+def closing(servers):
+    """A server that keeps no connection."""
+    with servers.lend("apps:app", "--timeout-keep-alive", "0") as running:
         yield running
 
 
@@ -142,20 +149,19 @@ def test_two_connections_do_not_mix(server):
 
 
 @uvicorn_differs("does not say so")
-def test_timeout_of_zero_says_and_does_close():
-    with ServerProcess("apps:app", "--timeout-keep-alive", "0") as server:
-        for _ in range(3):
-            with server.connect() as connection:
-                response = connection.get("/text")
-                assert response.body == b"some text"
-                assert response.values("connection") == ["close"]
-                assert connection.closed_by_peer()
+def test_timeout_of_zero_says_and_does_close(closing):
+    for _ in range(3):
+        with closing.connect() as connection:
+            response = connection.get("/text")
+            assert response.body == b"some text"
+            assert response.values("connection") == ["close"]
+            assert connection.closed_by_peer()
 
 
-def test_timeout_of_zero_leaves_a_connection_time_for_its_request():
-    with ServerProcess("apps:app", "--timeout-keep-alive", "0") as server, server.connect() as connection:
+def test_timeout_of_zero_leaves_a_connection_time_for_its_request(closing):
+    with closing.connect() as connection:
         connection.send(b"GET /text HTTP/1.1\r\n")
-        assert server.get("/text").status == 200
+        assert closing.get("/text").status == 200
         assert connection.is_quiet()
         connection.send(b"Host: x\r\n\r\n")
         assert connection.read_response().body == b"some text"

@@ -11,19 +11,19 @@ pytestmark = pytest.mark.skipif(KIND != "bolide", reason="options of bolide")
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def small():
+@pytest.fixture
+def small(servers):
     """A server with small limits of size and number."""
     options = ["--limit-max-body", "1000", "--limit-request-headers", "10", "--h11-max-incomplete-event-size", "1000"]
-    with ServerProcess("apps:app", *options) as server:
+    with servers.lend("apps:app", *options) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def hasty():
+@pytest.fixture
+def hasty(servers):
     """A server with small limits of time, but the one of an idle connection."""
     options = ["--timeout-request-head", "0.3", "--timeout-request-body", "0.3", "--timeout-write", "0.5"]
-    with ServerProcess("apps:app", *options, "--timeout-keep-alive", "60", "--no-access-log") as server:
+    with servers.lend("apps:app", *options, "--timeout-keep-alive", "60", "--no-access-log") as server:
         yield server
 
 

@@ -5,6 +5,7 @@ uvicorn expect. Where uvicorn is known to differ, the test says so with `uvicorn
 each start: BOLIDE_TEST_SERVER=uvicorn BOLIDE_TEST_OPTIONS="--loop bolide:new_event_loop" tries the loop alone.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import pytest
@@ -216,6 +217,33 @@ class ServerProcess:
     def reset_peak_memory(self) -> None:
         """Let VmHWM start anew from the present VmRSS."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+
+class SharedServers:
+    """Servers that many tests use, one for each set of ServerProcess's arguments. One that has died is used no more."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, ServerProcess] = {}
+
+    @contextlib.contextmanager
+    def lend(self, *arguments: str, **options: Any) -> Iterator[ServerProcess]:
+        """A server for one test, which fails with the log if it finds the server dead or leaves it so."""
+        key = repr((arguments, options))
+        if key not in self._running:
+            self._running[key] = ServerProcess(*arguments, **options).__enter__()
+        self._check(key, "before this test")
+        yield self._running[key]
+        self._check(key, "in this test")
+
+    def _check(self, key: str, when: str) -> None:
+        if (status := self._running[key].process.poll()) is not None:
+            log = self._running.pop(key).log.join()
+            pytest.fail(f"the shared server ended {when}, with the status {status}:\n{log}", pytrace=False)
+
+    def close(self) -> None:
+        """End them all."""
+        for server in self._running.values():
+            server.kill()
 
 
 def exit_status_of(number: signal.Signals) -> set[int]:

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 from support import ServerProcess
+from support.server import SharedServers
 
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
-    """A server with every app of ws_apps.py and of tests/asgi/apps, shared by all tests that do not end it."""
-    with ServerProcess("ws_apps:app", "--log-level", "info", app_dir=HERE) as running:
+@pytest.fixture
+def server(servers: SharedServers) -> Iterator[ServerProcess]:
+    """The shared server with every app of ws_apps.py and of tests/asgi/apps."""
+    with servers.lend("ws_apps:app", "--log-level", "info", app_dir=HERE) as running:
         yield running
-        assert running.process.poll() is None, f"the server died:\n{running.log.text}"
 
 
 @pytest.fixture

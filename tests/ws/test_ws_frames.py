@@ -5,7 +5,6 @@ import zlib
 from pathlib import Path
 
 import pytest
-from support import ServerProcess
 from support.websocket_client import (
     BINARY,
     CLOSE,
@@ -269,10 +268,10 @@ def test_the_peer_resets(server, apps, key):
 # --- sizes --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def small():
+@pytest.fixture
+def small(servers):
     """A server that takes messages of 1000 bytes at most."""
-    with ServerProcess("ws_apps:app", "--ws-max-size", "1000", app_dir=Path(__file__).parent) as running:
+    with servers.lend("ws_apps:app", "--ws-max-size", "1000", app_dir=Path(__file__).parent) as running:
         yield running
 
 
