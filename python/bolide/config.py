@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import inspect
 import json
 import logging
 import logging.config
@@ -16,12 +15,21 @@ from typing import IO, Any, Literal, NoReturn, TypeAlias
 
 from bolide._types import ASGI3App
 from bolide.accesslog import check_format
+from bolide.application import ApplicationError, interface_of, make_application, resolve_interface, wrap_application
 from bolide.importer import ImportFromStringError, import_from_string
 from bolide.logging import LOG_LEVELS, LOGGING_CONFIG, TRACE, styled
 from bolide.sockets import Address, BindError, TCPOptions, parse_address
 from bolide.tls import TLSExtension, choose_by_name, create_ssl_context, parse_named_certificate
 
-__all__ = ["LOAD_FAILURE", "LOGGING_CONFIG", "LOG_LEVELS", "STARTUP_FAILURE", "Config", "UnsupportedOptionError"]
+__all__ = [
+    "LOAD_FAILURE",
+    "LOGGING_CONFIG",
+    "LOG_LEVELS",
+    "STARTUP_FAILURE",
+    "Config",
+    "UnsupportedOptionError",
+    "resolve_interface",
+]
 
 LifespanType: TypeAlias = Literal["auto", "on", "off"]
 InterfaceType: TypeAlias = Literal["auto", "asgi3", "asgi2", "wsgi"]
@@ -64,50 +72,6 @@ def exit_with_error(message: object, code: int) -> NoReturn:
     """Log `message` as an error and raise SystemExit with `code`."""
     logger.error("%s", message)
     sys.exit(code)
-
-
-def resolve_interface(app: Any) -> Literal["asgi3", "asgi2"]:
-    """Which version of ASGI the callable `app` speaks, judged by how it can be called.
-
-    Raises:
-        TypeError: it can be called like neither.
-    """
-    # A class is called to make an instance: its __call__ is not what the server calls first.
-    call = None if inspect.isclass(app) else getattr(app, "__call__", None)  # noqa: B004
-    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call):
-        return "asgi3"
-    try:
-        signature = inspect.signature(app)
-    except (TypeError, ValueError):
-        return "asgi3"
-    if _accepts(signature, 3):
-        return "asgi3"
-    if _accepts(signature, 1):
-        return "asgi2"
-    if _accepts(signature, 2):
-        raise TypeError("it takes two arguments as a WSGI application does: use the interface `wsgi`")
-    raise TypeError("it takes neither (scope, receive, send) nor (scope)")
-
-
-def _accepts(signature: inspect.Signature, count: int) -> bool:
-    try:
-        signature.bind(*range(count))
-    except TypeError:
-        return False
-    return True
-
-
-def _is_bare_factory(app: Any) -> bool:
-    """Whether `app` can only be a factory: it takes no argument and is not a coroutine function."""
-    if inspect.iscoroutinefunction(app):
-        return False
-    try:
-        signature = inspect.signature(app)
-    except (TypeError, ValueError):
-        return False
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    takes_any = any(parameter.kind in variadic for parameter in signature.parameters.values())
-    return not takes_any and _accepts(signature, 0)
 
 
 class Config:
@@ -497,10 +461,13 @@ class Config:
         if self.loaded:
             return
         self.encoded_headers = [_encode_header(name, value) for name, value in self.headers]
-        app = self._call_factory(self.load_app())
-        if not callable(app):
-            exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is not callable.", LOAD_FAILURE)
-        self.loaded_app = self._wrap(app)
+        try:
+            app = make_application(self.load_app(), self.app, self.factory)
+            interface = interface_of(app, self.app) if self.interface == "auto" else self.interface
+        except ApplicationError as exc:
+            exit_with_error(exc, LOAD_FAILURE)
+        self.interface = interface
+        self.loaded_app = wrap_application(app, interface)
         if self.is_ssl:
             try:
                 self.load_ssl()
@@ -553,40 +520,6 @@ class Config:
             return context
 
         return self.ssl_context_factory(self, make_default) if self.ssl_context_factory else make_default()
-
-    def _call_factory(self, app: Any) -> Any:
-        if self.factory:
-            if not callable(app) or not _is_callable_without_arguments(app):
-                exit_with_error(
-                    f"Error loading ASGI app factory: {_describe(self.app)} cannot be called without arguments.",
-                    LOAD_FAILURE,
-                )
-            return app()
-        if callable(app) and _is_bare_factory(app):
-            logger.warning("ASGI app factory detected. Using it; the option --factory says so explicitly.")
-            return app()
-        return app
-
-    def _wrap(self, app: Any) -> ASGI3App:
-        if self.interface == "auto":
-            try:
-                self.interface = resolve_interface(app)
-            except TypeError as exc:
-                exit_with_error(f"Error loading ASGI app. {_describe(self.app)} is no ASGI application: {exc}.", 1)
-        wrapped: ASGI3App = app
-        if self.interface == "asgi2":
-            from bolide.middleware.asgi2 import ASGI2Middleware
-
-            wrapped = ASGI2Middleware(app)
-        elif self.interface == "wsgi":
-            from bolide.middleware.wsgi import WSGIMiddleware
-
-            wrapped = WSGIMiddleware(app)
-        if logger.getEffectiveLevel() <= TRACE:
-            from bolide.middleware.message_logger import MessageLoggerMiddleware
-
-            wrapped = MessageLoggerMiddleware(wrapped)
-        return wrapped
 
     def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
         """The factory of the loop that Server.run() runs on.
@@ -678,17 +611,6 @@ def _load_log_config(path: str) -> None:
             logging.config.dictConfig(yaml.safe_load(file))
     else:
         logging.config.fileConfig(path, disable_existing_loggers=False)
-
-
-def _describe(app: object) -> str:
-    return f'"{app}"' if isinstance(app, str) else repr(app)
-
-
-def _is_callable_without_arguments(app: Callable[..., Any]) -> bool:
-    try:
-        return _accepts(inspect.signature(app), 0)
-    except (TypeError, ValueError):
-        return True
 
 
 def _encode_header(name: str, value: str) -> tuple[bytes, bytes]:
