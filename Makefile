@@ -84,9 +84,10 @@ build: $(VENV)/.made ## Compile what has changed, in place
 serve: build $(VENV)/.has-examples ## Serve the example application on HOST:PORT until Ctrl-C
 	@$(VENV)/bin/bolide --app-dir examples fastapi_app.main:app --host $(HOST) --port $(PORT) $(ARGS)
 
+# Two at a time: tests wait more than they compute. ARGS=-n0 runs one after another, in pytest's own process.
 .PHONY: test
 test: build $(VENV)/.has-test ## Run the tests
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 .PHONY: test-libraries
 test-libraries: build $(VENV)/.has-libraries ## Run the tests of real libraries on the loop, against real servers
