@@ -15,6 +15,7 @@ _BIND = "expects that the socket is bound by Config.bind_socket(); here the supe
 _PROCESS = "about uvicorn's object for a worker, and how it is asked whether it lives; tests/server/test_supervisor.py"
 _RELOADER = "about uvicorn's base class of reloaders; tests/server/test_reload.py"
 _WATCH = "looks at the arguments that watchfiles gets; tests/server/test_reload.py looks at what is watched"
+_EXIT = "ends with 3 where there is no application or no address; here that is 1: docs/migrating.md"
 _OPEN = "expects that the file is opened without naming its encoding"
 _OTHERS = "about one of uvicorn's several implementations; bolide has one of its own, and says so in the log"
 _QUIET = "expects log lines for connections; here those are of the C code, which logs no more than requests and faults"
@@ -49,6 +50,9 @@ REASONS: dict[str, str] = {
     "test_reload_includes_exclude_dir_patterns_are_matched": _FOLDERS,
     "test_proxy_headers": "looks for the middleware; here the server applies the proxies' fields when there are any",
     "test_app_unimportable_module": "expects a traceback; here it is one line in the log and exit code 1",
+    "test_run_exits_with_startup_failure_on_unloadable_app": _EXIT,
+    "test_run_fails_fast_in_parent_on_bad_app_path": _EXIT,
+    "test_exit_on_create_server_with_invalid_host": _EXIT,
     "test_concrete_http_class": _OTHERS,
     "test_http2_requires_zttp_protocol": _OTHERS,
     "test_ws_websockets_emits_deprecation_warning": _OTHERS,
