@@ -207,6 +207,9 @@ static void after_output(bolide_stream *s) {
     if (s->pending > 0 || !(s->flags & BOLIDE_STREAM_OPEN)) {
         return;
     }
+    if (s->tls != NULL && (s->flags & BOLIDE_STREAM_LISTED)) {
+        return; /* the close_notify could not be made now */
+    }
     if (s->flags & BOLIDE_STREAM_CLOSE_AFTER) {
         bolide_stream_close(s);
         return;

@@ -5,25 +5,6 @@
 #include "transport/tls_filter.h"
 #include "transport/tls_ssl.h"
 
-Py_ssize_t bolide_tls_drain(bolide_tls *tls) {
-    PyObject *bytes = PyObject_CallMethodNoArgs(tls->outgoing, tls->st->str_read);
-    if (bytes == NULL) {
-        return -1;
-    }
-    Py_ssize_t len = PyBytes_GET_SIZE(bytes);
-    bolide_stream *s = tls->stream;
-    if (len > 0 && s != NULL) {
-        bool locked = (s->flags & BOLIDE_STREAM_IN_FLIGHT) != 0;
-        if (bolide_out_write_object(s->loop, &s->out, locked, bytes) < 0) {
-            len = -1;
-        } else {
-            s->pending += (size_t)len;
-        }
-    }
-    Py_DECREF(bytes);
-    return len;
-}
-
 /* --- failing ---------------------------------------------------------------------------------- */
 
 static void cancel_timer(bolide_tls *tls) {
@@ -48,9 +29,6 @@ static void fail_with(bolide_tls *tls, PyObject *exception) {
     bolide_stream_poll_stop(s);
     if (!(s->flags & BOLIDE_STREAM_BROKEN)) {
         s->flags |= BOLIDE_STREAM_BROKEN; /* an error of the alert's sending is not the one to report */
-        if (bolide_tls_drain(tls) < 0) {
-            PyErr_Clear();
-        }
         bolide_stream_send(s);
     }
     if (s->flags & BOLIDE_STREAM_CLOSE_AFTER) {
@@ -129,13 +107,9 @@ static void become_secure(bolide_tls *tls) {
     bolide_stream *s = tls->stream;
     tls->flags |= TLS_SECURE;
     cancel_timer(tls);
-    Py_ssize_t left = bolide_ssl_pending(tls, tls->incoming);
-    if (left < 0) {
-        bolide_tls_fail(tls);
-        return;
-    }
-    if (left == 0) {
-        tls->records = 0;
+    bolide_ssl_look_for_callbacks(tls);
+    if (tls->stream == NULL) {
+        return; /* closed by that */
     }
     if (s->ops->on_secure != NULL) {
         s->ops->on_secure(s);
@@ -149,8 +123,12 @@ static void become_secure(bolide_tls *tls) {
     bolide_stream_list(s); /* output that waited for this */
 }
 
-void bolide_tls_handshake(bolide_tls *tls) {
+void bolide_tls_handshake(bolide_tls *tls, struct bolide_tls_shared *shared) {
     PyObject *result = PyObject_CallMethodNoArgs(tls->object, tls->st->str_do_handshake);
+    tls->records = 0;
+    if (bolide_ssl_end(tls, shared, true) < 0) {
+        Py_CLEAR(result);
+    }
     if (tls->stream == NULL) { /* a callback of the context has closed it */
         PyErr_Clear();
         Py_XDECREF(result);
@@ -162,11 +140,7 @@ void bolide_tls_handshake(bolide_tls *tls) {
         return;
     }
     Py_XDECREF(result);
-    Py_ssize_t made = bolide_tls_drain(tls);
-    if (made < 0) {
-        bolide_tls_fail(tls);
-    } else if (again) {
-        tls->records = 0;
+    if (again) {
         bolide_stream_list(tls->stream);
     } else {
         become_secure(tls);
@@ -212,10 +186,27 @@ static bool is_late_data(void) {
     return late;
 }
 
-int bolide_tls_notify(bolide_tls *tls) {
+/* Read what was fed, for nobody. -1 with an exception set; 0. */
+static int read_for_nobody(bolide_tls *tls, struct bolide_tls_shared *shared) {
+    Py_ssize_t len = 1; /* the last one ends with SSLWantReadError */
+    while (len > 0 && tls->stream != NULL && !(tls->flags & (TLS_PEER_CLOSED | TLS_FAILED))) {
+        len = bolide_ssl_read(tls, shared->in, BOLIDE_READ_BUF);
+    }
+    tls->records = 0;
+    if (len == 0) {
+        tls->flags |= TLS_PEER_CLOSED;
+    }
+    return len < 0 && !bolide_ssl_wants_input(tls) ? -1 : 0;
+}
+
+int bolide_tls_notify(bolide_tls *tls, struct bolide_tls_shared *shared) {
     tls->flags |= TLS_NOTIFIED;
     if (tls->flags & TLS_EOF) {
         return 0; /* asyncio does not either: the peer may be gone altogether */
+    }
+    /* What is left of a record would be an error for unwrap(), after which nothing can be read any more. */
+    if (tls->records > 0 && !(tls->stream->flags & BOLIDE_STREAM_READING) && read_for_nobody(tls, shared) < 0) {
+        return -1;
     }
     PyObject *result = PyObject_CallMethodNoArgs(tls->object, tls->st->str_unwrap);
     if (result != NULL) {
@@ -227,21 +218,13 @@ int bolide_tls_notify(bolide_tls *tls) {
     return 0;
 }
 
-void bolide_tls_drop_input(bolide_tls *tls) {
-    while (tls->records > 0 && tls->stream != NULL && !(tls->flags & (TLS_PEER_CLOSED | TLS_FAILED))) {
-        Py_ssize_t len = bolide_ssl_read(tls, tls->stream->loop->tls->in, BOLIDE_READ_BUF);
-        if (len > 0) {
-            continue; /* the last one ends with SSLWantReadError */
-        }
-        tls->records = 0;
-        if (len == 0) {
-            tls->flags |= TLS_PEER_CLOSED;
-        } else if (!bolide_ssl_wants_input(tls)) {
-            bolide_tls_fail(tls);
-            return;
-        }
+void bolide_tls_drop_input(bolide_tls *tls, struct bolide_tls_shared *shared) {
+    bool failed = read_for_nobody(tls, shared) < 0;
+    if (bolide_ssl_end(tls, shared, true) < 0 || failed) {
+        bolide_tls_fail(tls);
+    } else {
+        bolide_tls_finish_unwrap(tls);
     }
-    bolide_tls_finish_unwrap(tls);
 }
 
 void bolide_stream_unwrap(bolide_stream *s) {
@@ -251,6 +234,7 @@ void bolide_stream_unwrap(bolide_stream *s) {
     }
     s->flags |= BOLIDE_STREAM_UNWRAPPING;
     s->flags &= ~(unsigned)BOLIDE_STREAM_READING;
+    Py_INCREF(tls); /* the timer's number may have code of its own, which closes the stream */
     bolide_stream_list(s);
     arm_timer(tls, tls->shutdown_timeout);
     if (tls->stream != NULL && !peer_is_done(tls) && !(tls->flags & TLS_FAILED)) {
@@ -259,6 +243,10 @@ void bolide_stream_unwrap(bolide_stream *s) {
             bolide_stream_fail(s, status);
         }
     }
+    if (tls->stream != NULL) {
+        bolide_tls_resume(s); /* what was kept is of interest only for a close_notify in it */
+    }
+    Py_DECREF(tls);
 }
 
 bool bolide_tls_has_notified(const bolide_tls *tls) {
@@ -267,7 +255,12 @@ bool bolide_tls_has_notified(const bolide_tls *tls) {
 
 /* --- starting --------------------------------------------------------------------------------- */
 
-static bolide_tls *tls_new(bolide_state *st, const bolide_tls_options *options) {
+static bolide_tls *tls_new(bolide_loop *loop, const bolide_tls_options *options) {
+    bolide_state *st = loop->st;
+    struct bolide_tls_shared *shared = bolide_ssl_load(st) == 0 ? bolide_ssl_shared(loop) : NULL;
+    if (shared == NULL) {
+        return NULL;
+    }
     bolide_tls *tls = PyObject_GC_New(bolide_tls, st->TLSType);
     if (tls == NULL) {
         return NULL;
@@ -279,11 +272,23 @@ static bolide_tls *tls_new(bolide_state *st, const bolide_tls_options *options) 
     tls->shutdown_timeout = Py_XNewRef(options->shutdown_timeout);
     tls->server_side = options->server_side;
     PyObject_GC_Track((PyObject *)tls);
-    if (bolide_ssl_wrap(tls, options) < 0) {
+    if (bolide_ssl_wrap(tls, shared, options) < 0) {
         Py_DECREF(tls);
         return NULL;
     }
     return tls;
+}
+
+/* Send the client's hello, as soon as the BIOs are free. */
+static void say_hello(bolide_tls *tls) {
+    struct bolide_tls_shared *shared = bolide_ssl_begin(tls);
+    if (shared != NULL) {
+        tls->flags &= ~(unsigned)TLS_HELLO_DUE;
+        bolide_tls_handshake(tls, shared);
+    } else {
+        tls->flags |= TLS_HELLO_DUE;
+        bolide_tls_come_back(tls);
+    }
 }
 
 int bolide_stream_start_tls(bolide_stream *s, const bolide_tls_options *options) {
@@ -291,8 +296,7 @@ int bolide_stream_start_tls(bolide_stream *s, const bolide_tls_options *options)
         PyErr_SetString(PyExc_RuntimeError, "the stream is closed, or has TLS already");
         return -1;
     }
-    bolide_tls *tls =
-        bolide_ssl_load(s->loop->st) == 0 && bolide_ssl_shared(s->loop) != NULL ? tls_new(s->loop->st, options) : NULL;
+    bolide_tls *tls = tls_new(s->loop, options);
     if (tls == NULL) {
         return -1;
     }
@@ -310,7 +314,7 @@ int bolide_stream_start_tls(bolide_stream *s, const bolide_tls_options *options)
     if (status < 0) {
         bolide_stream_fail(s, status);
     } else if (!tls->server_side && tls->stream != NULL && !(tls->flags & TLS_FAILED)) {
-        bolide_tls_handshake(tls);
+        say_hello(tls);
     }
     Py_DECREF(tls);
     return 0;
@@ -321,6 +325,7 @@ void bolide_tls_release(bolide_stream *s) {
     if (tls != NULL) {
         s->tls = NULL;
         tls->stream = NULL;
+        bolide_tls_forget(tls);
         cancel_timer(tls);
         Py_DECREF(tls);
     }
@@ -328,6 +333,11 @@ void bolide_tls_release(bolide_stream *s) {
 
 bool bolide_tls_is_secure(const bolide_tls *tls) {
     return (tls->flags & TLS_SECURE) != 0;
+}
+
+PyObject *bolide_tls_object(bolide_tls *tls, bolide_loop *loop) {
+    bolide_ssl_expose(loop);
+    return Py_XNewRef(tls->object);
 }
 
 /* --- the type --------------------------------------------------------------------------------- */
@@ -340,6 +350,9 @@ static PyObject *tls_call(PyObject *self, PyObject *args, PyObject *Py_UNUSED(kw
         on_timeout(tls);
     } else {
         tls->flags &= ~(unsigned)TLS_RESUMING;
+        if (tls->stream != NULL && (tls->flags & (TLS_HELLO_DUE | TLS_FAILED)) == TLS_HELLO_DUE) {
+            say_hello(tls);
+        }
         bolide_tls_deliver_kept(tls);
     }
     Py_DECREF(tls);
@@ -380,6 +393,7 @@ static void tls_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     tls_clear(self);
+    bolide_tls_forget((bolide_tls *)self);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }

@@ -1,8 +1,8 @@
 /* TLS between a stream's socket and its owner, by the ssl.SSLContext that the user passes.
  *
- * The filter drives an ssl.SSLObject over two ssl.MemoryBIO from C. Ciphertext goes into the BIO a record at a time and
- * is decrypted before the next one; output is gathered as plaintext and encrypted, in records of up to 16 KiB, when the
- * stream is flushed and the socket takes it. What a BIO once held it keeps as memory, which is therefore little.
+ * The filter drives an ssl.SSLObject from C over two ssl.MemoryBIO, which all the streams of a loop share: a stream
+ * gives complete records in, takes all out again, and leaves both empty (tls_ssl.h). Output is gathered as plaintext
+ * and encrypted, in records of up to 16 KiB, when the stream is flushed and the socket takes it.
  *
  * Nothing of the owner's is sent or delivered before the handshake is complete. Output that was queued before
  * bolide_stream_start_tls() leaves as it is, before the first byte of the handshake. */
@@ -26,14 +26,14 @@ typedef struct bolide_tls {
     PyObject *context;                   /* ssl.SSLContext */
     PyObject *object;                    /* ssl.SSLObject */
     PyObject *raw; /* what implements it and reads into our memory; NULL if its class overrides read() or write() */
-    PyObject *incoming; /* ssl.MemoryBIO: ciphertext from the peer */
-    PyObject *outgoing; /* ssl.MemoryBIO: ciphertext for the peer */
+    PyObject *incoming; /* ssl.MemoryBIO of the loop: ciphertext from the peer */
+    PyObject *outgoing; /* ssl.MemoryBIO of the loop: ciphertext for the peer */
     PyObject *timer;    /* TimerHandle: the end of the handshake or of the shutdown; or NULL */
     PyObject *handshake_timeout, *shutdown_timeout; /* numbers of seconds, or NULL */
     bolide_outlist plain;                           /* output that is not encrypted yet */
-    uint32_t records;   /* complete records in `incoming` that were not read; may be too high, never too low */
-    uint32_t body_left; /* of the record that is coming in: bytes after its header that are missing */
-    unsigned char header[5], header_len; /* and its header so far */
+    uint32_t records; /* complete records in `incoming` that were not read; may be too high, never too low */
+    char *kept;       /* ciphertext that `incoming` was not given yet: a part of a record, or the owner does not read */
+    size_t kept_len, kept_room; /* bytes, and bytes of memory */
     bool server_side;
     unsigned flags; /* TLS_* of tls_filter.h */
 } bolide_tls;
@@ -51,6 +51,9 @@ int bolide_tls_check_context(bolide_state *st, PyObject *context);
 
 /* The handshake is complete. */
 bool bolide_tls_is_secure(const bolide_tls *tls);
+
+/* The SSLObject, for somebody else on that loop, where the stream is or was: a new reference, or NULL without one. */
+PyObject *bolide_tls_object(bolide_tls *tls, bolide_loop *loop);
 
 /* For tests of back-pressure: keep output as plaintext, however much, until it is released. */
 void bolide_tls_hold(bolide_tls *tls, bool hold);

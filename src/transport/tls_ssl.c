@@ -41,6 +41,13 @@ static PyType_Spec window_spec = {
     .slots = window_slots,
 };
 
+static void free_shared(struct bolide_tls_shared *shared) {
+    Py_XDECREF(shared->window);
+    Py_XDECREF(shared->incoming);
+    Py_XDECREF(shared->outgoing);
+    PyMem_RawFree(shared);
+}
+
 struct bolide_tls_shared *bolide_ssl_shared(bolide_loop *loop) {
     if (loop->tls == NULL) {
         struct bolide_tls_shared *shared = PyMem_RawMalloc(sizeof(*shared));
@@ -48,23 +55,29 @@ struct bolide_tls_shared *bolide_ssl_shared(bolide_loop *loop) {
             PyErr_NoMemory();
             return NULL;
         }
-        shared->out_busy = false;
+        shared->busy = shared->orphaned = shared->exposed = false;
         shared->window = PyObject_New(window, loop->st->WindowType);
-        if (shared->window == NULL) {
-            PyMem_RawFree(shared);
+        shared->incoming = PyObject_CallNoArgs(loop->st->ssl_MemoryBIO);
+        shared->outgoing = shared->incoming != NULL ? PyObject_CallNoArgs(loop->st->ssl_MemoryBIO) : NULL;
+        if (shared->window != NULL) {
+            shared->window->data = NULL;
+        }
+        if (shared->window == NULL || shared->outgoing == NULL) {
+            free_shared(shared);
             return NULL;
         }
-        shared->window->data = NULL;
         loop->tls = shared;
     }
     return loop->tls;
 }
 
 void bolide_tls_free_shared(bolide_loop *loop) {
-    if (loop->tls != NULL) {
-        Py_DECREF(loop->tls->window);
-        PyMem_RawFree(loop->tls);
-        loop->tls = NULL;
+    struct bolide_tls_shared *shared = loop->tls;
+    loop->tls = NULL;
+    if (shared != NULL && shared->busy) {
+        shared->orphaned = true;
+    } else if (shared != NULL) {
+        free_shared(shared);
     }
 }
 
@@ -158,8 +171,79 @@ Py_ssize_t bolide_ssl_write(bolide_tls *tls, const char *data, size_t len) {
     return as_size(result);
 }
 
-Py_ssize_t bolide_ssl_pending(bolide_tls *tls, PyObject *bio) {
+/* --- the shared BIOs -------------------------------------------------------------------------- */
+
+Py_ssize_t bolide_ssl_drain(bolide_tls *tls) {
+    PyObject *bytes = PyObject_CallMethodNoArgs(tls->outgoing, tls->st->str_read);
+    if (bytes == NULL) {
+        return -1;
+    }
+    Py_ssize_t len = PyBytes_GET_SIZE(bytes);
+    bolide_stream *s = tls->stream;
+    if (len > 0 && s != NULL) {
+        bool locked = (s->flags & BOLIDE_STREAM_IN_FLIGHT) != 0;
+        if (bolide_out_write_object(s->loop, &s->out, locked, bytes) < 0) {
+            len = -1;
+        } else {
+            s->pending += (size_t)len;
+        }
+    }
+    Py_DECREF(bytes);
+    return len;
+}
+
+/* Bytes in a BIO; -1 with an exception set. */
+static Py_ssize_t count_bytes(bolide_tls *tls, PyObject *bio) {
     return as_size(PyObject_GetAttr(bio, tls->st->str_pending));
+}
+
+/* 0, or -1 with an exception set. */
+static int make_empty(bolide_tls *tls, PyObject *bio) {
+    Py_ssize_t waiting = count_bytes(tls, bio);
+    if (waiting <= 0) {
+        return (int)waiting;
+    }
+    PyObject *bytes = PyObject_CallMethodNoArgs(bio, tls->st->str_read);
+    Py_XDECREF(bytes);
+    return bytes != NULL ? 0 : -1;
+}
+
+struct bolide_tls_shared *bolide_ssl_begin(bolide_tls *tls) {
+    struct bolide_tls_shared *shared = tls->stream != NULL ? tls->stream->loop->tls : NULL;
+    if (shared == NULL || shared->busy) {
+        return NULL;
+    }
+    /* What was written past the transport must not go to another peer. */
+    if (shared->exposed && make_empty(tls, shared->outgoing) < 0) {
+        PyErr_Clear();
+        return NULL;
+    }
+    shared->busy = true;
+    return shared;
+}
+
+void bolide_ssl_leave(struct bolide_tls_shared *shared) {
+    shared->busy = false;
+    if (shared->orphaned) {
+        free_shared(shared);
+    }
+}
+
+int bolide_ssl_end(bolide_tls *tls, struct bolide_tls_shared *shared, bool unread) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    int status = unread ? make_empty(tls, shared->incoming) : 0;
+    Py_ssize_t waiting = count_bytes(tls, shared->outgoing);
+    if (waiting < 0 || (waiting > 0 && bolide_ssl_drain(tls) < 0)) {
+        status = -1;
+    }
+    bolide_ssl_leave(shared);
+    if (type != NULL) {
+        PyErr_Clear();
+        PyErr_Restore(type, value, traceback);
+        return 0;
+    }
+    return status;
 }
 
 /* --- the module ------------------------------------------------------------------------------ */
@@ -232,16 +316,36 @@ static int find_raw(bolide_tls *tls) {
     return 0;
 }
 
-int bolide_ssl_wrap(bolide_tls *tls, const bolide_tls_options *options) {
-    bolide_state *st = tls->st;
-    tls->incoming = PyObject_CallNoArgs(st->ssl_MemoryBIO);
-    tls->outgoing = PyObject_CallNoArgs(st->ssl_MemoryBIO);
+void bolide_ssl_expose(bolide_loop *loop) {
+    if (loop->tls != NULL) {
+        loop->tls->exposed = true;
+    }
+}
+
+/* Has the context a callback that gets the SSLObject? */
+static bool has_callback(const bolide_tls *tls, const char *name) {
+    PyObject *callback = PyObject_GetAttrString(tls->context, name);
+    PyErr_Clear();
+    Py_XDECREF(callback);
+    return callback != NULL && callback != Py_None;
+}
+
+void bolide_ssl_look_for_callbacks(bolide_tls *tls) {
+    bool called = has_callback(tls, "_msg_callback") || (tls->server_side && has_callback(tls, "sni_callback"));
+    if (called && tls->stream != NULL) {
+        bolide_ssl_expose(tls->stream->loop);
+    }
+}
+
+int bolide_ssl_wrap(bolide_tls *tls, struct bolide_tls_shared *shared, const bolide_tls_options *options) {
+    tls->incoming = Py_NewRef(shared->incoming);
+    tls->outgoing = Py_NewRef(shared->outgoing);
     PyObject *method = PyObject_GetAttrString(tls->context, "wrap_bio");
     bool named = options->server_hostname != NULL && PyUnicode_Check(options->server_hostname) &&
                  PyUnicode_GET_LENGTH(options->server_hostname) > 0;
     PyObject *hostname = named && !options->server_side ? options->server_hostname : Py_None;
     PyObject *args = NULL, *kwargs = NULL;
-    if (tls->incoming != NULL && tls->outgoing != NULL && method != NULL) {
+    if (method != NULL) {
         args = PyTuple_Pack(2, tls->incoming, tls->outgoing);
         kwargs = Py_BuildValue("{s:O,s:O}", "server_side", options->server_side ? Py_True : Py_False, "server_hostname",
                                hostname);
@@ -252,6 +356,9 @@ int bolide_ssl_wrap(bolide_tls *tls, const bolide_tls_options *options) {
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     Py_XDECREF(method);
+    if (tls->object != NULL && (PyObject *)Py_TYPE(tls->object) != tls->st->ssl_SSLObject) {
+        shared->exposed = true; /* to the code of its class */
+    }
     return tls->object != NULL ? find_raw(tls) : -1;
 }
 

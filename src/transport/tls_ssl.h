@@ -9,7 +9,11 @@
 /* What the TLS streams of a loop share, made with the first of them. */
 struct bolide_tls_shared {
     struct bolide_window *window;
-    bool out_busy; /* `out` is in use further up on the C stack, or by a thread that has given up the GIL */
+    PyObject *incoming; /* ssl.MemoryBIO of all the streams: ciphertext from the peer of the one that is at work */
+    PyObject *outgoing; /* the same: ciphertext for its peer */
+    bool exposed;       /* somebody else has got an SSLObject, and might write by it, past the transport */
+    bool busy;          /* a stream is at work further up on the C stack, or in a thread that has given up the GIL */
+    bool orphaned;      /* the loop was closed meanwhile */
     char out[BOLIDE_TLS_RECORD]; /* output of a record to be, gathered */
     char in[BOLIDE_READ_BUF];
 };
@@ -21,21 +25,40 @@ int bolide_ssl_load(bolide_state *st);
 /* loop->tls, made if it was not there. NULL with MemoryError set. */
 struct bolide_tls_shared *bolide_ssl_shared(bolide_loop *loop);
 
-/* Make the object and its BIOs: context.wrap_bio(incoming, outgoing, server_side=, server_hostname=). 0, or -1 with an
- * exception set. */
-int bolide_ssl_wrap(bolide_tls *tls, const bolide_tls_options *options);
+/* Make the object: context.wrap_bio(incoming, outgoing, server_side=, server_hostname=). 0, or -1 with an exception
+ * set. */
+int bolide_ssl_wrap(bolide_tls *tls, struct bolide_tls_shared *shared, const bolide_tls_options *options);
 
-/* Move ciphertext from the socket into the BIO. 0, or -1 with an exception set. */
+/* The streams of a loop share their BIOs, which are empty between this and that call: one stream works with them at a
+ * time, from begin to end, and no code of its owner runs meanwhile. What the context's callbacks run, or other threads,
+ * finds them taken: NULL without an exception set. NULL too once the stream is closed. */
+struct bolide_tls_shared *bolide_ssl_begin(bolide_tls *tls);
+
+/* Queue what was made for the peer, and drop input that was not read (`unread`: there may be some), which only an error
+ * leaves behind. 0, or -1 with MemoryError set. An exception that is set stays. */
+int bolide_ssl_end(bolide_tls *tls, struct bolide_tls_shared *shared, bool unread);
+
+/* The same when both BIOs are known to be empty. */
+void bolide_ssl_leave(struct bolide_tls_shared *shared);
+
+/* Between begin and end. Move ciphertext from the socket into the BIO. 0, or -1 with an exception set. */
 int bolide_ssl_feed(bolide_tls *tls, const char *data, size_t len);
 
-/* Decrypt up to `room` bytes, of one record at most. 0: the peer has sent close_notify. -1 with an exception set. */
+/* Between begin and end. Decrypt up to `room` bytes, of one record at most. 0: the peer has sent close_notify. -1 with
+ * an exception set. */
 Py_ssize_t bolide_ssl_read(bolide_tls *tls, char *to, size_t room);
 
-/* Encrypt `len` bytes into the BIO: the number taken, or -1 with an exception set. */
+/* Between begin and end. Encrypt `len` bytes into the BIO: the number taken, or -1 with an exception set. */
 Py_ssize_t bolide_ssl_write(bolide_tls *tls, const char *data, size_t len);
 
-/* Bytes in one of the BIOs; -1 with an exception set. */
-Py_ssize_t bolide_ssl_pending(bolide_tls *tls, PyObject *bio);
+/* An SSLObject of this loop is given to somebody. */
+void bolide_ssl_expose(bolide_loop *loop);
+
+/* After a handshake: the context's callbacks may have got it. */
+void bolide_ssl_look_for_callbacks(bolide_tls *tls);
+
+/* Queue the ciphertext that was made for the socket: its length, or -1 with an exception set. */
+Py_ssize_t bolide_ssl_drain(bolide_tls *tls);
 
 /* After a failed call: did it only want more input? Then the exception is cleared. */
 bool bolide_ssl_wants_input(bolide_tls *tls);

@@ -118,7 +118,7 @@ PyObject *bolide_transport_tls_info(bolide_transport *t, PyObject *name) {
         return NULL;
     }
     if (PyUnicode_Compare(name, st->str_ssl_object) == 0) {
-        return Py_NewRef(tls->object);
+        return bolide_tls_object(tls, t->loop);
     }
     PyObject *method = PyUnicode_Compare(name, st->str_peercert) == 0      ? st->str_getpeercert
                        : PyUnicode_Compare(name, st->str_cipher) == 0      ? st->str_cipher
