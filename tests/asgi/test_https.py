@@ -285,3 +285,43 @@ def test_a_context_of_ones_own(files):
         assert connection.getresponse().read() == b"https"
         assert connection.sock.version() == "TLSv1.2"
         connection.close()
+
+
+def negotiated(address):
+    """The version of TLS and the cipher that a client of TLS 1.2 or newer agrees on with a server."""
+    with (
+        socket.create_connection(address, timeout=20) as plain,
+        authority().client().wrap_socket(plain, server_hostname="localhost") as sock,
+    ):
+        return sock.version(), sock.cipher()[0]
+
+
+@pytest.fixture(scope="module")
+def locked(files):
+    """The options of a certificate whose key needs the password "open sesame"."""
+    from cryptography.hazmat.primitives import serialization
+
+    key = serialization.load_pem_private_key((files / "localhost.key").read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"open sesame")
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    (files / "locked.key").write_bytes(key.private_bytes(*form, encryption))
+    return ("--ssl-certfile", str(files / "localhost.pem"), "--ssl-keyfile", str(files / "locked.key"), *QUIET)
+
+
+def test_a_key_with_a_password(locked):
+    with ServerProcess("tls_app:app", *locked, "--ssl-keyfile-password", "open sesame") as server:
+        assert negotiated(server.address)[0] == "TLSv1.3"
+
+
+def test_a_key_with_another_password(locked):
+    command = [sys.executable, "-m", "bolide", "tls_app:app", "--port", "0", *locked, "--ssl-keyfile-password", "no"]
+    ended = subprocess.run(command, cwd=os.path.dirname(__file__), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "Error loading the certificates: " in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_version_and_a_cipher(files):
+    cipher = "ECDHE-ECDSA-AES256-GCM-SHA384"
+    arguments = ("--ssl-version", str(int(ssl.PROTOCOL_TLSv1_2)), "--ssl-ciphers", cipher)
+    with ServerProcess("tls_app:app", *options(files), *arguments) as server:
+        assert negotiated(server.address) == ("TLSv1.2", cipher)
