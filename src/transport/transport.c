@@ -49,13 +49,8 @@ PyObject *bolide_transport_take_exception(void) {
     return value;
 }
 
-/* The exception that is set came out of a protocol method: report it and close with it. */
-void bolide_transport_fatal(bolide_transport *t, const char *message) {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
-        bolide_loop_set_fatal(t->loop);
-        return;
-    }
-    PyObject *exception = bolide_transport_take_exception();
+/* Call the loop's exception handler as asyncio does for a transport. */
+static void tell_handler(bolide_transport *t, const char *message, PyObject *exception) {
     PyObject *context = PyDict_New();
     PyObject *text = PyUnicode_FromString(message);
     bolide_state *st = t->loop->st;
@@ -72,8 +67,27 @@ void bolide_transport_fatal(bolide_transport *t, const char *message) {
     Py_XDECREF(result);
     Py_XDECREF(text);
     Py_XDECREF(context);
-    bolide_transport_force_close(t, exception);
-    Py_DECREF(exception);
+}
+
+/* The exception that is set came out of a protocol method: report it. NULL when it is to end the loop; else it, a new
+ * reference. */
+static PyObject *report(bolide_transport *t, const char *message) {
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        bolide_loop_set_fatal(t->loop);
+        return NULL;
+    }
+    PyObject *exception = bolide_transport_take_exception();
+    tell_handler(t, message, exception);
+    return exception;
+}
+
+/* As report(), and close with it. */
+void bolide_transport_fatal(bolide_transport *t, const char *message) {
+    PyObject *exception = report(t, message);
+    if (exception != NULL) {
+        bolide_transport_force_close(t, exception);
+        Py_DECREF(exception);
+    }
 }
 
 /* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set.
@@ -178,7 +192,7 @@ static void on_close(bolide_stream *s) {
             PyObject *arg = t->exception != NULL ? t->exception : Py_None;
             PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_lost, arg);
             if (result == NULL) {
-                bolide_loop_report(t->loop, "Exception in protocol.connection_lost()", "transport", (PyObject *)t);
+                Py_XDECREF(report(t, "Exception in protocol.connection_lost()"));
             }
             Py_XDECREF(result);
         }
@@ -399,7 +413,7 @@ static void on_drain(bolide_stream *s) {
     Py_INCREF(t);
     PyObject *result = bolide_transport_call(t, t->loop->st->str_resume_writing, NULL);
     if (result == NULL) {
-        bolide_loop_report(t->loop, "protocol.resume_writing() failed", "transport", (PyObject *)t);
+        Py_XDECREF(report(t, "protocol.resume_writing() failed"));
     }
     Py_XDECREF(result);
     Py_DECREF(t);
@@ -412,7 +426,7 @@ void bolide_transport_flow(bolide_transport *t) {
     t->flags |= BOLIDE_TRANSPORT_WRITING_PAUSED;
     PyObject *result = bolide_transport_call(t, t->loop->st->str_pause_writing, NULL);
     if (result == NULL) {
-        bolide_loop_report(t->loop, "protocol.pause_writing() failed", "transport", (PyObject *)t);
+        Py_XDECREF(report(t, "protocol.pause_writing() failed"));
     }
     Py_XDECREF(result);
 }
@@ -593,7 +607,7 @@ void bolide_transport_start(bolide_transport *t) {
     t->flags |= BOLIDE_TRANSPORT_STARTED;
     PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_made, (PyObject *)t);
     if (result == NULL) {
-        bolide_loop_report(t->loop, "Exception in protocol.connection_made()", "transport", (PyObject *)t);
+        Py_XDECREF(report(t, "Exception in protocol.connection_made()"));
     }
     Py_XDECREF(result);
     if (bolide_stream_is_open(&t->stream) && !(t->flags & (BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_CLOSING))) {

@@ -385,3 +385,41 @@ def test_a_transport_whose_descriptor_is_closed_before_it_is_read_is_lost():
     os._exit(0)
     """
     assert "Error" in run_script(script).stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["connection_made", "data_received", "eof_received", "pause_writing", "resume_writing"]
+)
+def test_the_exception_handler_is_told_of_transport_and_protocol(loop, reports, name):
+    class Failing(Recorder):
+        pass
+
+    def fail(self, *arguments):
+        getattr(Recorder, name)(self, *arguments)
+        raise ValueError(name)
+
+    setattr(Failing, name, fail)
+
+    async def main():
+        left, right = socket.socketpair()
+        transport, protocol = await loop.create_connection(Failing, sock=left)
+        right.sendall(b"data")
+        if name == "eof_received":
+            right.shutdown(socket.SHUT_WR)
+        if name.endswith("writing"):
+            transport.write(bytes(5_000_000))
+            received = 0
+            while received < 5_000_000:
+                received += len(await asyncio.to_thread(right.recv, 1_000_000))
+        while not reports:
+            await asyncio.sleep(0)
+        transport.abort()
+        right.close()
+        return transport, protocol
+
+    transport, protocol = loop.run_until_complete(asyncio.wait_for(main(), 40))
+    context = reports.pop(0)
+    assert repr(context["exception"]) == f"ValueError('{name}')"
+    if name != "connection_made":  # a callback of its own in asyncio
+        assert context["transport"] is transport and context["protocol"] is protocol
+    reports.clear()
