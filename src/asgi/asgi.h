@@ -219,11 +219,12 @@ typedef enum {
 /* What receive() and send() return: a coroutine as far as asyncio can tell. */
 struct bolide_awaitable {
     PyObject_HEAD bolide_request *request; /* strong; NULL for the one that is always done */
-    PyObject *future;                      /* asyncio.Future that it waits for, or NULL */
-    bolide_awaitable *next;                /* request->waiters, while it has a future */
-    bolide_await_kind kind;
-    bool woken;    /* that future was completed by bolide_awaitable_wake() */
-    bool finished; /* has given its result */
+    PyObject *callback;     /* what the task that awaits it wants called when it may go on, or NULL */
+    PyObject *context;      /* ... to call it in; or the message of a cancellation; or NULL */
+    bolide_awaitable *next; /* request->waiters, while it is awaited */
+    uint8_t kind;           /* bolide_await_kind */
+    uint8_t state;          /* AWAIT_* */
+    bool blocking;          /* _asyncio_future_blocking */
 };
 
 static inline bolide_asgi_state *bolide_asgi_of(const bolide_request *r) {

@@ -2,7 +2,19 @@
 
 #include <structmember.h>
 
+/* An awaitable that has to wait is also the future that it hands to the task: by the protocol of futures that are not
+ * asyncio's own, in a third of the memory of one of those, which matters for as many WebSockets as wait in receive(). */
+
 #define FREELIST_MAX 256
+
+/* The states of a bolide_awaitable. */
+enum {
+    AWAIT_NEW,       /* not awaited yet */
+    AWAIT_WAITING,   /* on request->waiters */
+    AWAIT_WOKEN,     /* ... and to be resumed */
+    AWAIT_CANCELLED, /* ... with CancelledError */
+    AWAIT_FINISHED,  /* has given its result */
+};
 
 PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind) {
     bolide_asgi_state *as = bolide_asgi_of(r);
@@ -11,52 +23,42 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind) {
         return NULL;
     }
     a->request = (bolide_request *)Py_NewRef(r);
-    a->future = NULL;
+    a->callback = a->context = NULL;
     a->next = NULL;
-    a->kind = kind;
-    a->woken = a->finished = false;
+    a->kind = (uint8_t)kind;
+    a->state = AWAIT_NEW;
+    a->blocking = false;
     PyObject_GC_Track((PyObject *)a);
     return (PyObject *)a;
 }
 
-/* Leave the request's waiters. */
-static void unlink_waiter(bolide_awaitable *a) {
-    if (a->future == NULL) {
-        return;
-    }
-    bolide_awaitable **link = &a->request->waiters;
-    while (*link != a) {
-        link = &(*link)->next;
-    }
-    *link = a->next;
-    a->next = NULL;
-    Py_CLEAR(a->future);
+static bool is_awaited(const bolide_awaitable *a) {
+    return a->state >= AWAIT_WAITING && a->state <= AWAIT_CANCELLED;
 }
 
-static void finish(bolide_awaitable *a) {
-    unlink_waiter(a);
-    a->finished = true;
+/* Leave the request's waiters for the state `state`. */
+static void end_waiting(bolide_awaitable *a, int state) {
+    if (is_awaited(a)) {
+        bolide_awaitable **link = &a->request->waiters;
+        while (*link != a) {
+            link = &(*link)->next;
+        }
+        *link = a->next;
+        a->next = NULL;
+    }
+    a->state = (uint8_t)state;
+    Py_CLEAR(a->callback);
+    Py_CLEAR(a->context);
 }
 
-/* Make the future to wait for, in the state in which its own iterator would hand it to the task. 0, or -1 with an
- * exception set. */
+/* Wait, in the state in which a future's own iterator would hand it to the task. 0, or -1 with an exception set. */
 static int begin_waiting(bolide_awaitable *a) {
-    PyObject *future = bolide_loop_create_future(a->request->server->loop);
-    if (future == NULL) {
-        return -1;
-    }
-    if (PyObject_SetAttr(future, a->request->server->st->str__asyncio_future_blocking, Py_True) < 0) {
-        Py_DECREF(future);
-        return -1;
-    }
-    if (a->future != NULL || a->finished) {
-        /* Making the future has run code, which has awaited this too. */
-        Py_DECREF(future);
+    if (a->state != AWAIT_NEW) {
         PyErr_SetString(PyExc_RuntimeError, "receive() or send() is being awaited already");
         return -1;
     }
-    a->future = future;
-    a->woken = false;
+    a->state = AWAIT_WAITING;
+    a->blocking = true;
     /* At the end: who waits first is woken first. */
     bolide_awaitable **link = &a->request->waiters;
     a->next = NULL;
@@ -95,26 +97,13 @@ static int poll_request(bolide_awaitable *a, bool woken, PyObject **result) {
     return 1;
 }
 
-/* It was resumed: is the future done, and without an exception? 0, or -1 with an exception set. */
-static int end_waiting(bolide_awaitable *a) {
-    if (a->woken) {
-        unlink_waiter(a);
-        return 0;
+static void set_cancelled_error(const bolide_awaitable *a) {
+    PyObject *type = a->request->server->st->asyncio_CancelledError;
+    PyObject *error = a->context != NULL ? PyObject_CallOneArg(type, a->context) : PyObject_CallNoArgs(type);
+    if (error != NULL) {
+        PyErr_SetObject(type, error);
+        Py_DECREF(error);
     }
-    /* By somebody else than us, or for no reason. */
-    PyObject *future = Py_NewRef(a->future);
-    PyObject *done = PyObject_CallMethodNoArgs(future, a->request->server->st->str_done), *result = NULL;
-    if (done == Py_True) {
-        result = PyObject_CallMethod(future, "result", NULL);
-    } else if (done != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-    }
-    int status = result != NULL ? 0 : -1;
-    unlink_waiter(a);
-    Py_DECREF(future);
-    Py_XDECREF(done);
-    Py_XDECREF(result);
-    return status;
 }
 
 static PySendResult step(bolide_awaitable *a, PyObject **result) {
@@ -123,23 +112,32 @@ static PySendResult step(bolide_awaitable *a, PyObject **result) {
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
-    bool waited = a->future != NULL, woken = waited && a->woken;
-    if (waited && end_waiting(a) < 0) {
-        finish(a);
+    bool woken = a->state == AWAIT_WOKEN;
+    if (a->state == AWAIT_WAITING) {
+        PyErr_SetString(PyExc_RuntimeError, "receive() or send() is being awaited already");
         return PYGEN_ERROR;
     }
-    if (a->finished) {
+    if (a->state == AWAIT_CANCELLED) {
+        set_cancelled_error(a);
+        end_waiting(a, AWAIT_FINISHED);
+        return PYGEN_ERROR;
+    }
+    if (a->state == AWAIT_FINISHED) {
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
         return PYGEN_ERROR;
     }
+    end_waiting(a, AWAIT_NEW);
     bool was_running = bolide_loop_occupy(a->request->server->loop);
     int ready = poll_request(a, woken, result);
     bolide_loop_vacate(a->request->server->loop, was_running);
-    if (ready == 0 && begin_waiting(a) == 0) {
-        *result = Py_NewRef(a->future);
+    if (ready == 0) {
+        if (begin_waiting(a) < 0) {
+            return PYGEN_ERROR;
+        }
+        *result = Py_NewRef(a);
         return PYGEN_NEXT;
     }
-    finish(a);
+    end_waiting(a, AWAIT_FINISHED);
     return ready > 0 ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
@@ -181,7 +179,7 @@ static PyObject *method_throw(PyObject *self, PyObject *const *args, Py_ssize_t 
         return NULL;
     }
     PyObject *type = args[0], *value = nargs > 1 && args[1] != Py_None ? args[1] : NULL;
-    finish((bolide_awaitable *)self);
+    end_waiting((bolide_awaitable *)self, AWAIT_FINISHED);
     if (PyExceptionInstance_Check(type)) {
         PyErr_SetObject((PyObject *)Py_TYPE(type), type);
     } else if (PyExceptionClass_Check(type)) {
@@ -195,26 +193,158 @@ static PyObject *method_throw(PyObject *self, PyObject *const *args, Py_ssize_t 
 PyDoc_STRVAR(close_doc, "close()\n--\n\nEnd it without a result. As a coroutine's (PEP 492).");
 
 static PyObject *method_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    finish((bolide_awaitable *)self);
+    end_waiting((bolide_awaitable *)self, AWAIT_FINISHED);
     Py_RETURN_NONE;
 }
 
+/* --- as a future -------------------------------------------------------------------------------------------------- */
+
+/* Have callback(a) called soon, unless it is NULL. Takes the references. 0, or -1 with an exception set. */
+static int schedule(bolide_awaitable *a, PyObject *callback, PyObject *context) {
+    if (callback == NULL) {
+        return 0;
+    }
+    bolide_server *server = a->request->server;
+    PyObject *args[] = {(PyObject *)server->loop, callback, (PyObject *)a, context};
+    PyObject *result = PyObject_VectorcallMethod(server->st->str_call_soon, args, 3, server->st->asgi->context_names);
+    Py_DECREF(callback);
+    Py_DECREF(context);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+/* The wait is over: let the task go on. 0, or -1 with an exception set. */
+static int complete(bolide_awaitable *a, int state) {
+    PyObject *callback = a->callback, *context = a->context;
+    a->state = (uint8_t)state;
+    a->callback = a->context = NULL;
+    return schedule(a, callback, context);
+}
+
 static void wake(bolide_awaitable *a) {
-    bolide_loop *loop = a->request->server->loop;
-    if (a->future == NULL || a->woken) {
-        return;
+    if (a->state == AWAIT_WAITING && complete(a, AWAIT_WOKEN) < 0) {
+        bolide_loop_report(a->request->server->loop, "waking receive() or send() failed", NULL, NULL);
     }
-    PyObject *future = Py_NewRef(a->future);
-    PyObject *done = PyObject_CallMethodNoArgs(future, loop->st->str_done);
-    if (done == Py_False) {
-        a->woken = true;
-        Py_SETREF(done, PyObject_CallMethodOneArg(future, loop->st->str_set_result, Py_None));
+}
+
+static PyObject *get_blocking(PyObject *self, void *Py_UNUSED(closure)) {
+    bolide_awaitable *a = (bolide_awaitable *)self;
+    /* None says that this is no future, but a coroutine to be wrapped in a task. */
+    return is_awaited(a) ? PyBool_FromLong(a->blocking) : Py_NewRef(Py_None);
+}
+
+static int set_blocking(PyObject *self, PyObject *value, void *Py_UNUSED(closure)) {
+    int blocking = value != NULL ? PyObject_IsTrue(value) : -1;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
     }
-    if (done == NULL) {
-        bolide_loop_report(loop, "waking receive() or send() failed", NULL, NULL);
+    if (blocking >= 0) {
+        ((bolide_awaitable *)self)->blocking = blocking != 0;
     }
-    Py_XDECREF(done);
-    Py_DECREF(future);
+    return blocking >= 0 ? 0 : -1;
+}
+
+PyDoc_STRVAR(get_loop_doc, "get_loop()\n--\n\nThe event loop. As a future's.");
+
+static PyObject *get_loop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_request *r = ((bolide_awaitable *)self)->request;
+    return Py_NewRef(r != NULL ? (PyObject *)r->server->loop : Py_None);
+}
+
+PyDoc_STRVAR(add_done_callback_doc,
+             "add_done_callback(callback, *, context=None)\n--\n\nHave callback(self) called in `context`, or in a copy "
+             "of the current one, when it may be resumed. For the task that awaits it, and for nobody else: RuntimeError. "
+             "As a future's.");
+
+static PyObject *add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    bolide_awaitable *a = (bolide_awaitable *)self;
+    Py_ssize_t keywords = names != NULL ? PyTuple_GET_SIZE(names) : 0;
+    if (nargs != 1 || keywords > 1 ||
+        (keywords == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "context") != 0)) {
+        PyErr_SetString(PyExc_TypeError, "add_done_callback() takes a callback and the keyword argument context");
+        return NULL;
+    }
+    PyObject *context = keywords == 1 && args[1] != Py_None ? Py_NewRef(args[1]) : PyContext_CopyCurrent();
+    if (context == NULL) {
+        return NULL;
+    }
+    if (!is_awaited(a) || a->callback != NULL) {
+        Py_DECREF(context);
+        PyErr_SetString(PyExc_RuntimeError, "only the task that awaits receive() or send() may add a callback");
+        return NULL;
+    }
+    if (a->state != AWAIT_WAITING) {
+        return schedule(a, Py_NewRef(args[0]), context) == 0 ? Py_NewRef(Py_None) : NULL;
+    }
+    a->callback = Py_NewRef(args[0]);
+    a->context = context;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(remove_done_callback_doc, "remove_done_callback(callback)\n--\n\nTake it back. Returns how many there were. "
+                                       "As a future's.");
+
+static PyObject *remove_done_callback(PyObject *self, PyObject *callback) {
+    bolide_awaitable *a = (bolide_awaitable *)self;
+    int same = 0;
+    if (a->callback != NULL) {
+        PyObject *ours = Py_NewRef(a->callback);
+        same = PyObject_RichCompareBool(ours, callback, Py_EQ);
+        if (same > 0 && a->callback == ours) {
+            Py_CLEAR(a->callback);
+            Py_CLEAR(a->context);
+        }
+        Py_DECREF(ours);
+    }
+    return same < 0 ? NULL : PyLong_FromLong(same);
+}
+
+PyDoc_STRVAR(cancel_doc, "cancel(msg=None)\n--\n\nHave CancelledError raised where it is awaited. Returns whether it was "
+                         "waiting. As a future's.");
+
+static PyObject *cancel(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"msg", NULL};
+    bolide_awaitable *a = (bolide_awaitable *)self;
+    PyObject *message = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &message)) {
+        return NULL;
+    }
+    if (a->state != AWAIT_WAITING) {
+        Py_RETURN_FALSE;
+    }
+    int status = complete(a, AWAIT_CANCELLED);
+    if (message != Py_None && a->state == AWAIT_CANCELLED && a->context == NULL) {
+        a->context = Py_NewRef(message);
+    }
+    return status == 0 ? Py_NewRef(Py_True) : NULL;
+}
+
+PyDoc_STRVAR(cancelled_doc, "cancelled()\n--\n\nWhether cancel() has ended the wait. As a future's.");
+
+static PyObject *cancelled(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(((bolide_awaitable *)self)->state == AWAIT_CANCELLED);
+}
+
+PyDoc_STRVAR(done_doc, "done()\n--\n\nWhether it may be resumed. As a future's.");
+
+static PyObject *done(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(((bolide_awaitable *)self)->state > AWAIT_WAITING);
+}
+
+PyDoc_STRVAR(result_doc, "result()\n--\n\nNone when it may be resumed; raises CancelledError after cancel(), else "
+                         "InvalidStateError. As a future's: the message itself is what awaiting it gives.");
+
+static PyObject *result(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_awaitable *a = (bolide_awaitable *)self;
+    if (a->state == AWAIT_CANCELLED) {
+        set_cancelled_error(a);
+        return NULL;
+    }
+    if (a->state == AWAIT_WOKEN || a->state == AWAIT_FINISHED) {
+        Py_RETURN_NONE;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "receive() or send() is not done");
+    return NULL;
 }
 
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind) {
@@ -245,16 +375,19 @@ void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind) {
     Py_XDECREF(waiters);
 }
 
+/* --- the type ----------------------------------------------------------------------------------------------------- */
+
 static int awaitable_traverse(PyObject *self, visitproc visit, void *arg) {
     bolide_awaitable *a = (bolide_awaitable *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(a->request);
-    Py_VISIT(a->future);
+    Py_VISIT(a->callback);
+    Py_VISIT(a->context);
     return 0;
 }
 
 static int awaitable_clear(PyObject *self) {
-    finish((bolide_awaitable *)self);
+    end_waiting((bolide_awaitable *)self, AWAIT_FINISHED);
     return 0;
 }
 
@@ -266,7 +399,7 @@ static void awaitable_dealloc(PyObject *self) {
         PyObject_GC_Del(self);
     } else {
         bolide_request *r = a->request;
-        unlink_waiter(a);
+        end_waiting(a, AWAIT_FINISHED);
         bolide_freelist_keep(&bolide_asgi_of(r)->free_awaitables, self, FREELIST_MAX);
         Py_DECREF(r);
     }
@@ -277,7 +410,21 @@ static PyMethodDef methods[] = {
     {"send", method_send, METH_O, send_doc},
     {"throw", (PyCFunction)(void (*)(void))method_throw, METH_FASTCALL, throw_doc},
     {"close", method_close, METH_NOARGS, close_doc},
+    {"get_loop", get_loop, METH_NOARGS, get_loop_doc},
+    {"add_done_callback", (PyCFunction)(void (*)(void))add_done_callback, METH_FASTCALL | METH_KEYWORDS,
+     add_done_callback_doc},
+    {"remove_done_callback", remove_done_callback, METH_O, remove_done_callback_doc},
+    {"cancel", (PyCFunction)(void (*)(void))cancel, METH_VARARGS | METH_KEYWORDS, cancel_doc},
+    {"cancelled", cancelled, METH_NOARGS, cancelled_doc},
+    {"done", done, METH_NOARGS, done_doc},
+    {"result", result, METH_NOARGS, result_doc},
     {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef attributes[] = {
+    {"_asyncio_future_blocking", get_blocking, set_blocking, "How a task knows a future: True in one that awaits it.",
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot slots[] = {
@@ -290,6 +437,7 @@ static PyType_Slot slots[] = {
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, awaitable_next},
     {Py_tp_methods, methods},
+    {Py_tp_getset, attributes},
     {0, NULL},
 };
 

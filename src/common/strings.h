@@ -23,6 +23,7 @@
     X(add_done_callback)                                                                                               \
     X(buffer_updated)                                                                                                  \
     X(call_exception_handler)                                                                                          \
+    X(call_soon)                                                                                                       \
     X(cancelled)                                                                                                       \
     X(cipher)                                                                                                          \
     X(close)                                                                                                           \

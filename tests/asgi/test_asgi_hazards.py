@@ -13,34 +13,89 @@ import pytest
 from support.asgi_script import run_server
 
 
-def test_receive_is_awaited_while_its_future_is_made():
-    """A subclass of the loop is asked by each new Future whether it debugs."""
+def test_receive_is_awaited_by_two():
+    """The second one learns of it; the first one waits on, and is not disturbed by what else is done to the awaitable."""
     run_server(
         """
-        class Odd(type(loop)):
-            prank = None
-            def get_debug(self):
-                prank, self.prank = self.prank, None
-                if prank is not None:
-                    try:
-                        prank()
-                    except StopIteration:
-                        pass
-                return super().get_debug()
-        loop = Odd()
-        loop.set_exception_handler(lambda loop, context: reports.append(context))
         async def app(scope, receive, send):
             waiting = receive()
-            loop.prank = lambda: waiting.send(None)
+            async def wait():
+                return await waiting
+            first = loop.create_task(wait())
+            await asyncio.sleep(0)
+            for misuse in (
+                lambda: waiting.send(None),
+                lambda: waiting.add_done_callback(print),
+                lambda: loop.run_until_complete(wait()),
+                lambda: delattr(waiting, "_asyncio_future_blocking"),
+                waiting.result,
+            ):
+                try:
+                    misuse()
+                except (RuntimeError, AttributeError) as error:
+                    errors.append(error)
             try:
-                await waiting
+                await wait()
             except RuntimeError as error:
                 errors.append(error)
+            assert not waiting.done() and not first.done()
+            asking.set()
+            assert (await first)["body"] == b"hello"
+            assert waiting.done() and not waiting.cancel()
             await finish(send)
+        asking = asyncio.Event()
         async def main():
-            request = b"POST / HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 5\\r\\n\\r\\n"
-            assert (await ask(request)).endswith(b"ok")
-            assert len(errors) == 1, errors
+            client = await connect(b"POST / HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 5\\r\\n\\r\\n")
+            await asking.wait()
+            await loop.sock_sendall(client, b"hello")
+            assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
+            client.close()
+            assert len(errors) == 6, errors
+        """
+    )
+
+
+def test_cancelling_what_waits_in_receive():
+    run_server(
+        """
+        async def app(scope, receive, send):
+            task = loop.create_task(receive())
+            await asyncio.sleep(0)
+            task.cancel("enough")
+            try:
+                await task
+            except asyncio.CancelledError as error:
+                errors.append(error)
+            waiting = receive()
+            assert not asyncio.isfuture(waiting)
+            async def wait():
+                return await waiting
+            first = loop.create_task(wait())
+            await asyncio.sleep(0)
+            assert asyncio.isfuture(waiting) and waiting.get_loop() is loop
+            assert waiting.cancel("by hand") and waiting.cancelled() and not waiting.cancel()
+            try:
+                await first
+            except asyncio.CancelledError as error:
+                errors.append(error)
+            try:
+                await asyncio.wait_for(receive(), 0.001)
+            except TimeoutError as error:
+                errors.append(error)
+            last = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            asking.set()
+            assert (await last)["body"] == b"hello"
+            await finish(send)
+        asking = asyncio.Event()
+        async def main():
+            client = await connect(b"POST / HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 5\\r\\n\\r\\n")
+            await asking.wait()
+            await loop.sock_sendall(client, b"hello")
+            assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
+            client.close()
+            assert [type(error).__name__ for error in errors] == ["CancelledError"] * 2 + ["TimeoutError"], errors
+            assert errors[1].args == ("by hand",)
         """
     )
 
