@@ -135,6 +135,8 @@ typedef struct bolide_server {
 
     PyObject *ws_scope;      /* dict that every scope of a WebSocket starts as a copy of */
     PyObject *ws_extensions; /* dict: scope["extensions"] starts as a copy of it, for a WebSocket */
+    PyObject *ws_asgi;       /* dict: scope["asgi"] of WebSockets */
+    PyObject *ws_denial;     /* dict, empty: their scope["extensions"]["websocket.http.response"] */
     bolide_ws_config ws;     /* what WebSocket connections share */
     size_t ws_max_queue;     /* messages that wait for an application before reading stops */
     bool websockets;         /* requests for a WebSocket are served as such */
@@ -149,28 +151,6 @@ typedef struct bolide_server {
     bool access_details;     /* access_log gets what a bolide_access has, when the response is complete */
     bool closing;            /* shutdown() was called */
 } bolide_server;
-
-/* A request and its response. As a Python object it is the `send` of the application. */
-struct bolide_request {
-    PyObject_HEAD bolide_server *server; /* strong */
-    bolide_conn *conn;                   /* NULL once the connection is gone or serves another request */
-    vectorcallfunc send;                 /* calling the object sends a message */
-    PyObject *scope;                     /* until the application is called */
-    PyObject *task;                      /* while it is suspended */
-    PyObject *body;              /* bytes received and not yet taken by the application, or NULL; no one else has it */
-    PyObject *method, *target;   /* str, for the access log; NULL when there is none */
-    PyObject *client;            /* likewise */
-    bolide_access *access;       /* for an access log with details, owned; else NULL */
-    bolide_awaitable *waiters;   /* list of the awaitables that are suspended; borrowed */
-    bolide_request *prev, *next; /* server->running */
-    bolide_websocket *ws;        /* of a request for a WebSocket, owned; else NULL */
-    bolide_response response;
-    int file;             /* the piece of a file that is being sent: a descriptor of our own plus 1, or 0 */
-    uint64_t file_offset; /* ... where it goes on */
-    uint64_t file_size;   /* ... bytes of it in all */
-    uint64_t file_left;   /* ... and those that have not left and are not queued */
-    unsigned flags;       /* BOLIDE_REQUEST_* */
-};
 
 typedef enum {
     BOLIDE_WEBSOCKET_CONNECTING, /* the handshake is not answered */
@@ -191,6 +171,33 @@ struct bolide_websocket {
     PyObject *reason;               /* str: of the end, or NULL */
     PyObject *denial_headers;       /* list: of a websocket.http.response.start that waits, or NULL */
     bolide_ws_handshake *handshake; /* what the client asked for; NULL once it was accepted */
+};
+
+/* A request and its response. As a Python object it is the `send` of the application. */
+struct bolide_request {
+    PyObject_HEAD bolide_server *server; /* strong */
+    bolide_conn *conn;                   /* NULL once the connection is gone or serves another request */
+    vectorcallfunc send;                 /* calling the object sends a message */
+    PyObject *scope;                     /* until the application is called */
+    PyObject *task;                      /* while it is suspended */
+    PyObject *body;              /* bytes received and not yet taken by the application, or NULL; no one else has it */
+    PyObject *method, *target;   /* str, for the access log; NULL when there is none */
+    PyObject *client;            /* likewise */
+    bolide_access *access;       /* for an access log with details, owned; else NULL */
+    bolide_awaitable *waiters;   /* list of the awaitables that are suspended; borrowed */
+    bolide_request *prev, *next; /* server->running */
+    bolide_websocket *ws;        /* of a request for a WebSocket: `websocket`; else NULL */
+    bolide_response response;
+    unsigned flags; /* BOLIDE_REQUEST_* */
+    int file;       /* the piece of a file that is being sent: a descriptor of our own plus 1, or 0 */
+    union {
+        struct {
+            uint64_t file_offset; /* ... where it goes on */
+            uint64_t file_size;   /* ... bytes of it in all */
+            uint64_t file_left;   /* ... and those that have not left and are not queued */
+        };
+        bolide_websocket websocket;
+    };
 };
 
 enum {
@@ -219,12 +226,12 @@ typedef enum {
 /* What receive() and send() return: a coroutine as far as asyncio can tell. */
 struct bolide_awaitable {
     PyObject_HEAD bolide_request *request; /* strong; NULL for the one that is always done */
-    PyObject *callback;     /* what the task that awaits it wants called when it may go on, or NULL */
-    PyObject *context;      /* ... to call it in; or the message of a cancellation; or NULL */
-    bolide_awaitable *next; /* request->waiters, while it is awaited */
-    uint8_t kind;           /* bolide_await_kind */
-    uint8_t state;          /* AWAIT_* */
-    bool blocking;          /* _asyncio_future_blocking */
+    PyObject *callback;                    /* what the task that awaits it wants called when it may go on, or NULL */
+    PyObject *context;                     /* ... to call it in; or the message of a cancellation; or NULL */
+    bolide_awaitable *next;                /* request->waiters, while it is awaited */
+    uint8_t kind;                          /* bolide_await_kind */
+    uint8_t state;                         /* AWAIT_* */
+    bool blocking;                         /* _asyncio_future_blocking */
 };
 
 static inline bolide_asgi_state *bolide_asgi_of(const bolide_request *r) {
@@ -315,7 +322,9 @@ bool bolide_websocket_is_wanted(const bolide_server *server, const bolide_conn *
 /* Make r->ws from the fields of the request. 0; the status to refuse it with; or -1 with an exception set.
  * *subprotocols becomes a new list. */
 int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subprotocols);
-void bolide_websocket_free(bolide_websocket *ws);
+
+/* Free what `ws` refers to; NULL: nothing. */
+void bolide_websocket_clear(bolide_websocket *ws);
 
 /* The `send` of a WebSocket: as bolide_send(). */
 PyObject *bolide_websocket_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);

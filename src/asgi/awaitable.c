@@ -3,7 +3,8 @@
 #include <structmember.h>
 
 /* An awaitable that has to wait is also the future that it hands to the task: by the protocol of futures that are not
- * asyncio's own, in a third of the memory of one of those, which matters for as many WebSockets as wait in receive(). */
+ * asyncio's own, in a third of the memory of one of those, which matters for as many WebSockets as wait in receive().
+ */
 
 #define FREELIST_MAX 256
 
@@ -251,10 +252,11 @@ static PyObject *get_loop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return Py_NewRef(r != NULL ? (PyObject *)r->server->loop : Py_None);
 }
 
-PyDoc_STRVAR(add_done_callback_doc,
-             "add_done_callback(callback, *, context=None)\n--\n\nHave callback(self) called in `context`, or in a copy "
-             "of the current one, when it may be resumed. For the task that awaits it, and for nobody else: RuntimeError. "
-             "As a future's.");
+PyDoc_STRVAR(
+    add_done_callback_doc,
+    "add_done_callback(callback, *, context=None)\n--\n\nHave callback(self) called in `context`, or in a copy "
+    "of the current one, when it may be resumed. For the task that awaits it, and for nobody else: RuntimeError. "
+    "As a future's.");
 
 static PyObject *add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_awaitable *a = (bolide_awaitable *)self;
@@ -281,8 +283,9 @@ static PyObject *add_done_callback(PyObject *self, PyObject *const *args, Py_ssi
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(remove_done_callback_doc, "remove_done_callback(callback)\n--\n\nTake it back. Returns how many there were. "
-                                       "As a future's.");
+PyDoc_STRVAR(remove_done_callback_doc,
+             "remove_done_callback(callback)\n--\n\nTake it back. Returns how many there were. "
+             "As a future's.");
 
 static PyObject *remove_done_callback(PyObject *self, PyObject *callback) {
     bolide_awaitable *a = (bolide_awaitable *)self;
@@ -299,8 +302,9 @@ static PyObject *remove_done_callback(PyObject *self, PyObject *callback) {
     return same < 0 ? NULL : PyLong_FromLong(same);
 }
 
-PyDoc_STRVAR(cancel_doc, "cancel(msg=None)\n--\n\nHave CancelledError raised where it is awaited. Returns whether it was "
-                         "waiting. As a future's.");
+PyDoc_STRVAR(cancel_doc,
+             "cancel(msg=None)\n--\n\nHave CancelledError raised where it is awaited. Returns whether it was "
+             "waiting. As a future's.");
 
 static PyObject *cancel(PyObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"msg", NULL};

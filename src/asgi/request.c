@@ -543,7 +543,7 @@ static void request_dealloc(PyObject *self) {
     Py_CLEAR(r->client);
     bolide_file_end(r);
     bolide_access_free(r);
-    bolide_websocket_free(r->ws);
+    bolide_websocket_clear(r->ws);
     bolide_freelist_keep(&server->st->asgi->free_requests, self, FREELIST_MAX);
     Py_DECREF(server);
     Py_DECREF(type);

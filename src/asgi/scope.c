@@ -15,7 +15,12 @@
 static int make_websocket_templates(bolide_server *server, PyObject *root_path, const char *scheme) {
     bolide_state *st = server->st;
     bolide_asgi_state *as = st->asgi;
-    PyObject *extensions = Py_BuildValue("{O:O}", as->str_websocket_http_response, Py_None);
+    server->ws_asgi = PyDict_Copy(server->asgi);
+    server->ws_denial = PyDict_New();
+    if (server->ws_asgi == NULL || server->ws_denial == NULL) {
+        return -1;
+    }
+    PyObject *extensions = Py_BuildValue("{O:O}", as->str_websocket_http_response, server->ws_denial);
     PyObject *scope = Py_BuildValue(
         "{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_websocket, as->str_asgi, Py_None,
         as->str_http_version, as->str_http_1_1, as->str_server, Py_None, as->str_client, Py_None, as->str_scheme,
@@ -144,18 +149,44 @@ static int set_copy(PyObject *scope, PyObject *key, PyObject *dict) {
     return result;
 }
 
+/* Has `copy` what `dict` has? -1 with an exception set. */
+static int is_unchanged(PyObject *copy, PyObject *dict) {
+    PyObject *key, *value;
+    Py_ssize_t pos = 0;
+    bool same = PyDict_GET_SIZE(copy) == PyDict_GET_SIZE(dict);
+    while (same && PyDict_Next(dict, &pos, &key, &value)) {
+        same = PyDict_GetItemWithError(copy, key) == value;
+    }
+    return PyErr_Occurred() ? -1 : same;
+}
+
+/* scope[key] = *shared, which scopes that may live for hours have in common. It tells of the server, and nobody writes
+ * into it; should somebody do so, further ones get a new copy of `dict` (NULL: empty). 0, or -1 with an exception set.
+ */
+static int set_shared(PyObject *scope, PyObject *key, PyObject **shared, PyObject *dict) {
+    int unchanged = dict != NULL ? is_unchanged(*shared, dict) : PyDict_GET_SIZE(*shared) == 0;
+    if (unchanged == 0) {
+        PyObject *copy = dict != NULL ? PyDict_Copy(dict) : PyDict_New();
+        if (copy == NULL) {
+            return -1;
+        }
+        Py_SETREF(*shared, copy);
+    }
+    return unchanged >= 0 ? PyDict_SetItem(scope, key, *shared) : -1;
+}
+
 /* The items that the scope of a WebSocket has besides. */
 static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *subprotocols) {
+    bolide_server *server = r->server;
     bolide_asgi_state *as = bolide_asgi_of(r);
-    PyObject *extensions = PyDict_Copy(r->server->ws_extensions), *nothing = PyDict_New();
+    PyObject *extensions = PyDict_Copy(server->ws_extensions);
     int result = -1;
-    if (extensions != NULL && nothing != NULL &&
-        PyDict_SetItem(extensions, as->str_websocket_http_response, nothing) == 0 &&
+    if (extensions != NULL && set_shared(extensions, as->str_websocket_http_response, &server->ws_denial, NULL) == 0 &&
+        set_shared(scope, as->str_asgi, &server->ws_asgi, server->asgi) == 0 &&
         PyDict_SetItem(scope, as->str_extensions, extensions) == 0) {
         result = PyDict_SetItem(scope, as->str_subprotocols, subprotocols);
     }
     Py_XDECREF(extensions);
-    Py_XDECREF(nothing);
     return result;
 }
 
@@ -190,12 +221,13 @@ static PyObject *new_scope(bolide_request *r, const bolide_target *target, PyObj
 static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
     bolide_server *server = r->server;
     bolide_asgi_state *as = server->st->asgi;
-    if (set_copy(scope, as->str_asgi, server->asgi) < 0 || PyDict_SetItem(scope, as->str_server, r->conn->server) < 0 ||
+    if (PyDict_SetItem(scope, as->str_server, r->conn->server) < 0 ||
         PyDict_SetItem(scope, as->str_client, r->conn->client) < 0 ||
         PyDict_SetItem(scope, as->str_headers, headers) < 0) {
         return -1;
     }
-    if (r->ws == NULL && set_copy(scope, as->str_extensions, server->extensions) < 0) {
+    if (r->ws == NULL && (set_copy(scope, as->str_asgi, server->asgi) < 0 ||
+                          set_copy(scope, as->str_extensions, server->extensions) < 0)) {
         return -1;
     }
     if (r->ws == NULL && r->method != as->methods[HTTP_GET] && PyDict_SetItem(scope, as->str_method, r->method) < 0) {

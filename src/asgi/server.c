@@ -275,6 +275,8 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(s->scope);
     Py_VISIT(s->ws_scope);
     Py_VISIT(s->asgi);
+    Py_VISIT(s->ws_asgi);
+    Py_VISIT(s->ws_denial);
     Py_VISIT(s->state);
     Py_VISIT(s->access_log);
     Py_VISIT(s->logger);
@@ -320,6 +322,8 @@ static void server_dealloc(PyObject *self) {
     Py_CLEAR(s->health_headers);
     Py_CLEAR(s->health_body);
     Py_CLEAR(s->ws_extensions);
+    Py_CLEAR(s->ws_asgi);
+    Py_CLEAR(s->ws_denial);
     Py_CLEAR(s->client_host);
     Py_CLEAR(s->logger);
     Py_CLEAR(s->waiters);

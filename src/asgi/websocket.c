@@ -21,15 +21,15 @@ int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subpro
     if ((parser->flags & F_TRANSFER_ENCODING) != 0 || parser->content_length > 0) {
         return 400; /* what follows the request are frames */
     }
-    bolide_websocket *ws = calloc(1, sizeof(*ws));
-    if (ws == NULL || (ws->handshake = malloc(sizeof(*ws->handshake))) == NULL) {
-        free(ws);
+    bolide_websocket *ws = &r->websocket;
+    memset(ws, 0, sizeof(*ws));
+    if ((ws->handshake = malloc(sizeof(*ws->handshake))) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
     int status = bolide_ws_handshake_read(ws->handshake, headers, r->server->ws_deflate, subprotocols);
     if (status != 0) {
-        bolide_websocket_free(ws);
+        bolide_websocket_clear(ws);
         return status;
     }
     r->ws = ws;
@@ -37,7 +37,7 @@ int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subpro
     return 0;
 }
 
-void bolide_websocket_free(bolide_websocket *ws) {
+void bolide_websocket_clear(bolide_websocket *ws) {
     if (ws == NULL) {
         return;
     }
@@ -49,7 +49,6 @@ void bolide_websocket_free(bolide_websocket *ws) {
     free(ws->handshake);
     Py_XDECREF(ws->reason);
     Py_XDECREF(ws->denial_headers);
-    free(ws);
 }
 
 /* --- the queue of messages received ------------------------------------------------------------------------------- */

@@ -14,9 +14,8 @@
 
 struct bolide_deflate {
     bolide_deflate_params params;
-    bool in_ready, out_ready; /* the stream is initialised */
-    bool out_used;            /* `out` has messages in its window */
-    z_stream in, out;
+    bool out_used;      /* `out` has messages in its window */
+    z_stream *in, *out; /* NULL: not needed so far */
 };
 
 /* --- negotiation --- */
@@ -186,17 +185,42 @@ bolide_deflate *bolide_deflate_new(const bolide_deflate_params *params) {
 }
 
 static void release_in(bolide_deflate *d) {
-    if (d->in_ready) {
-        inflateEnd(&d->in);
-        d->in_ready = false;
+    if (d->in != NULL) {
+        inflateEnd(d->in);
+        free(d->in);
+        d->in = NULL;
     }
 }
 
 static void release_out(bolide_deflate *d) {
-    if (d->out_ready) {
-        deflateEnd(&d->out);
-        d->out_ready = d->out_used = false;
+    if (d->out != NULL) {
+        deflateEnd(d->out);
+        free(d->out);
+        d->out = NULL;
     }
+    d->out_used = false;
+}
+
+/* d->in, or NULL when there is no memory for it. */
+static z_stream *need_in(bolide_deflate *d) {
+    if (d->in == NULL && (d->in = calloc(1, sizeof(*d->in))) != NULL) {
+        int bits = d->params.client_bits < MIN_BITS ? MIN_BITS : d->params.client_bits;
+        if (inflateInit2(d->in, -bits) != Z_OK) {
+            free(d->in);
+            d->in = NULL;
+        }
+    }
+    return d->in;
+}
+
+static z_stream *need_out(bolide_deflate *d) {
+    if (d->out == NULL && (d->out = calloc(1, sizeof(*d->out))) != NULL &&
+        deflateInit2(d->out, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -(int)d->params.server_bits, MEM_LEVEL,
+                     Z_DEFAULT_STRATEGY) != Z_OK) {
+        free(d->out);
+        d->out = NULL;
+    }
+    return d->out;
 }
 
 void bolide_deflate_free(bolide_deflate *d) {
@@ -210,7 +234,7 @@ void bolide_deflate_free(bolide_deflate *d) {
 /* Run inflate() over [data, data + len) until it is used up and no output is left inside. */
 static bolide_deflate_status inflate_all(bolide_deflate *d, const char *data, size_t len,
                                          const bolide_deflate_sink *sink) {
-    z_stream *z = &d->in;
+    z_stream *z = d->in;
     bool more = len > 0;
     while (more) {
         size_t part = len < STEP ? len : STEP, room;
@@ -252,13 +276,8 @@ static bolide_deflate_status inflate_all(bolide_deflate *d, const char *data, si
 bolide_deflate_status bolide_inflate_piece(bolide_deflate *d, const char *data, size_t len, bool last,
                                            const bolide_deflate_sink *sink) {
     static const char tail[] = {0x00, 0x00, (char)0xff, (char)0xff};
-    if (!d->in_ready) {
-        memset(&d->in, 0, sizeof(d->in));
-        int bits = d->params.client_bits < MIN_BITS ? MIN_BITS : d->params.client_bits;
-        if (inflateInit2(&d->in, -bits) != Z_OK) {
-            return BOLIDE_DEFLATE_MEMORY;
-        }
-        d->in_ready = true;
+    if (need_in(d) == NULL) {
+        return BOLIDE_DEFLATE_MEMORY;
     }
     bolide_deflate_status status = inflate_all(d, data, len, sink);
     if (status == BOLIDE_DEFLATE_OK && last) {
@@ -272,14 +291,9 @@ bolide_deflate_status bolide_inflate_piece(bolide_deflate *d, const char *data, 
 
 bolide_deflate_status bolide_deflate_message(bolide_deflate *d, const char *data, size_t len,
                                              const bolide_deflate_sink *sink) {
-    z_stream *z = &d->out;
-    if (!d->out_ready) {
-        memset(z, 0, sizeof(*z));
-        if (deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -(int)d->params.server_bits, MEM_LEVEL,
-                         Z_DEFAULT_STRATEGY) != Z_OK) {
-            return BOLIDE_DEFLATE_MEMORY;
-        }
-        d->out_ready = true;
+    z_stream *z = need_out(d);
+    if (z == NULL) {
+        return BOLIDE_DEFLATE_MEMORY;
     }
     bool more = true;
     d->out_used = true;
@@ -315,7 +329,7 @@ bolide_deflate_status bolide_deflate_message(bolide_deflate *d, const char *data
 void bolide_deflate_forget(bolide_deflate *d) {
     if (d->out_used) {
         d->out_used = false;
-        if (deflateReset(&d->out) != Z_OK) {
+        if (deflateReset(d->out) != Z_OK) {
             release_out(d);
         }
     }
