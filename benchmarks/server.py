@@ -38,7 +38,7 @@ class Row:
     app: str
     path: str = "/"
     # Or http-open (counted from when all are connected), websocket, broadcast, broadcast-compressed, idle,
-    # idle-websocket.
+    # idle-websocket, idle-websocket-compressed.
     kind: str = "http"
     method: str = "GET"
     size: int = 0  # bytes of the request body or the message
@@ -143,6 +143,10 @@ ROWS = {
     ),
     "idle": Row("KiB an idle connection", "raw:hello", kind="idle", limit=True, ceiling=1.0),
     "wsidle": Row("KiB an idle WebSocket", "raw:websocket_echo", kind="idle-websocket", ceiling=2.0),
+    "wsidle-deflate": Row(
+        "KiB an idle WebSocket, compression agreed upon", "raw:websocket_echo", kind="idle-websocket-compressed"
+    ),
+    "wsidle-starlette": Row("KiB an idle WebSocket of Starlette", "starlette_ws:app", kind="idle-websocket"),
 }
 
 # The packages a server needs beyond those that are always installed.
@@ -181,6 +185,9 @@ class Contestants:
     def command(self, server: str, row: Row, port: int) -> list[str]:
         python, address = str(self.env.python), ["--host", "127.0.0.1", "--port", str(port)]
         options = [*address, *self._tls(server, row), "--log-level", "warning"]
+        if "websocket" in row.kind or "broadcast" in row.kind:
+            # The clients answer no pings.
+            options += {"granian": [], "socketify": []}.get(server, ["--ws-ping-interval", "0"])
         if row.kind == "http-open" and server != "granian":
             options += ["--timeout-keep-alive", "60"]  # the first must not end before the last is open
         if server == "limit":
@@ -257,13 +264,22 @@ def _exchange(client: socket.socket) -> None:
     _ask(client, b"Accept: */*", b"Hello, world!")
 
 
-def _upgrade(client: socket.socket) -> None:
+def _upgrade(client: socket.socket, extensions: bytes = b"") -> None:
     """Make it a WebSocket."""
     key = base64.b64encode(os.urandom(16))
     fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key
-    received = _ask(client, fields, b"\r\n\r\n")
+    received = _ask(client, fields + extensions, b"\r\n\r\n")
     if not received.startswith(b"HTTP/1.1 101 "):
         raise ProcessError(f"refused a WebSocket: {received[:32]!r}")
+
+
+def _upgrade_compressed(client: socket.socket) -> None:
+    """The same, offering what browsers do."""
+    _upgrade(client, b"\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
+
+
+# What is done with connections that are idle after it.
+BEGINNINGS = {"idle": _exchange, "idle-websocket": _upgrade, "idle-websocket-compressed": _upgrade_compressed}
 
 
 def _open_idle(port: int, count: int, begin: Callable[[socket.socket], None]) -> list[socket.socket]:
@@ -279,10 +295,10 @@ def _open_idle(port: int, count: int, begin: Callable[[socket.socket], None]) ->
     return clients
 
 
-def idle_kibibytes(server: Process, port: int, websockets: bool) -> float:
+def idle_kibibytes(server: Process, port: int, kind: str) -> float:
     """Resident KiB that each of many connections adds which had one request each and are kept alive; or which are
     WebSockets, and their application waits for a message."""
-    begin, count = (_upgrade, IDLE_WEBSOCKETS) if websockets else (_exchange, IDLE_CONNECTIONS)
+    begin, count = BEGINNINGS[kind], IDLE_CONNECTIONS if kind == "idle" else IDLE_WEBSOCKETS
     for client in _open_idle(port, 200, begin):
         client.close()
     time.sleep(0.3)
@@ -354,7 +370,7 @@ class Run:
         process.resume()
         try:
             if row.kind.startswith("idle"):
-                result.samples.append({"cpu_us": idle_kibibytes(process, port, row.kind == "idle-websocket")})
+                result.samples.append({"cpu_us": idle_kibibytes(process, port, row.kind)})
                 return
             if warm_up:
                 self._load(row, process, port, WARM_UP_SECONDS)
