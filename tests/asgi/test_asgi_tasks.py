@@ -38,7 +38,7 @@ def test_timeout(connection):
 
 @pytest.mark.skipif(KIND != "bolide", reason="uvicorn's receive() is a coroutine function")
 def test_awaited_by_hand(connection):
-    expected = [*["TypeError"] * 3, True, "RuntimeError", "RuntimeError", "CancelledError", False]
+    expected = [*["TypeError"] * 3, True, "RuntimeError", "RuntimeError", "CancelledError", True, "RuntimeError"]
     assert json.loads(connection.get("/awaited-by-hand").body) == expected
     assert connection.get("/text").status == 200
 
