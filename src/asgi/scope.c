@@ -7,8 +7,8 @@
 #include "common/template.h"
 #include "transport/tls.h"
 
-/* Keys that an application may add to the scope of a WebSocket before it gets a table of its own, which is 1.3 KiB more;
- * Starlette sets six, FastAPI nine. */
+/* Keys that an application may add to the scope of a WebSocket before it gets a table of its own, which is 1.3 KiB
+ * more; Starlette sets six, FastAPI nine. */
 #define SPARE_KEYS 10
 
 /* What the scopes of WebSockets start as copies of: they may live for hours. 0, or -1 with an exception set. */
