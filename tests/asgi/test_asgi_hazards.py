@@ -14,7 +14,7 @@ from support.asgi_script import run_server
 
 
 def test_receive_is_awaited_by_two():
-    """The second one learns of it; the first one waits on, and is not disturbed by what else is done to the awaitable."""
+    """The second one learns of it; the first one waits on, and is not disturbed by other misuse."""
     run_server(
         """
         async def app(scope, receive, send):
