@@ -18,6 +18,11 @@ int bolide_message_get(PyObject *message, PyObject *key, PyObject **value) {
     return 0;
 }
 
+/* May `message` have keys besides the `found` that were found? */
+static bool has_more_keys(PyObject *message, Py_ssize_t found) {
+    return !PyDict_CheckExact(message) || PyDict_GET_SIZE(message) > found;
+}
+
 int bolide_message_require(PyObject *message, PyObject *key, PyObject **value) {
     int found = bolide_message_get(message, key, value);
     if (found == 0) {
@@ -82,7 +87,8 @@ static int send_start(bolide_request *r, PyObject *message) {
         return -1;
     }
     if (bolide_message_get(message, as->str_headers, &headers) < 0 ||
-        bolide_message_get(message, as->str_trailers, &trailers) < 0) {
+        (has_more_keys(message, headers != NULL ? 3 : 2) &&
+         bolide_message_get(message, as->str_trailers, &trailers) < 0)) {
         goto done;
     }
     int announced = trailers != NULL ? PyObject_IsTrue(trailers) : 0;
@@ -198,7 +204,8 @@ static int send_body(bolide_request *r, PyObject *message) {
     PyObject *body = NULL, *more = NULL;
     int result = -1, is_more = 0;
     if (bolide_message_get(message, as->str_body, &body) < 0 ||
-        bolide_message_get(message, as->str_more_body, &more) < 0) {
+        (has_more_keys(message, body != NULL ? 2 : 1) &&
+         bolide_message_get(message, as->str_more_body, &more) < 0)) {
         goto done;
     }
     if (more != NULL && (is_more = PyObject_IsTrue(more)) < 0) {
