@@ -79,16 +79,15 @@ typedef struct bolide_asgi_state {
     PyTypeObject *AccessLogType;
     PyObject *ClientDisconnected; /* exception class */
 
-    PyObject *done;            /* the awaitable that is finished */
-    PyObject *request_message; /* {"type": "http.request", "body": b"", "more_body": False}, to be copied */
-    PyObject *task_names;      /* keyword names of Task(coro, ...): loop, context and eager_start if it has it */
-    PyObject *loop_names;      /* ... of ensure_future(): loop */
-    PyObject *context_names;   /* ... of add_done_callback(): context */
-    PyObject *exc_info_names;  /* ... of logger.error(message, exc_info=) */
-    PyObject *task_done;       /* asyncio.Task.done */
-    PyObject *task_result;     /* asyncio.Task.result */
-    PyObject *ensure_future;   /* asyncio.ensure_future */
-    PyObject *get_logger;      /* logging.getLogger */
+    PyObject *done;                    /* the awaitable that is finished */
+    PyObject *request_message;         /* {"type": "http.request", "body": b"", "more_body": False}, to be copied */
+    PyObject *loop_names;              /* ... of ensure_future(): loop */
+    PyObject *context_names;           /* ... of add_done_callback(): context */
+    PyObject *exc_info_names;          /* ... of logger.error(message, exc_info=) */
+    PyObject *task_done;               /* asyncio.Task.done */
+    PyObject *task_result;             /* asyncio.Task.result */
+    PyObject *ensure_future;           /* asyncio.ensure_future */
+    PyObject *get_logger;              /* logging.getLogger */
     PyObject *methods[BOLIDE_METHODS]; /* str, by llhttp's number */
 
 #define BOLIDE_ASGI_STR(id, text) PyObject *str_##id;
@@ -128,6 +127,7 @@ typedef struct bolide_server {
     PyObject *tls_extension;                /* makes scope["extensions"]["tls"] of an SSLObject, or NULL */
     PyObject *forwarded;                    /* called with a scope that has x-forwarded-* fields, or NULL */
     PyObject *context;                      /* contextvars.Context: tasks start in a copy of it */
+    PyObject *task_keywords;                /* dict of those that a Task is made with; the context is set for each */
     PyObject *waiters;                      /* list of the futures that wait_closed() gave out */
     PyObject *client_host;                  /* str: that of the last client, or NULL */
     PyObject *server_name;                  /* the last scope["server"] ... */
@@ -257,6 +257,9 @@ int bolide_request_end_task(bolide_request *r, PyObject *task);
 int bolide_request_cancel_all(bolide_server *server);
 
 /* --- task.c ----------------------------------------------------------------------------------- */
+
+/* Once for each server, whose loop is set. 0, or -1 with an exception set. */
+int bolide_task_init(bolide_server *server);
 
 /* A task that runs `coro`, or what else the application has returned. *context becomes a new reference to the one it
  * runs in, if that is known. New reference, or NULL with an exception set. */

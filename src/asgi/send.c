@@ -204,8 +204,7 @@ static int send_body(bolide_request *r, PyObject *message) {
     PyObject *body = NULL, *more = NULL;
     int result = -1, is_more = 0;
     if (bolide_message_get(message, as->str_body, &body) < 0 ||
-        (has_more_keys(message, body != NULL ? 2 : 1) &&
-         bolide_message_get(message, as->str_more_body, &more) < 0)) {
+        (has_more_keys(message, body != NULL ? 2 : 1) && bolide_message_get(message, as->str_more_body, &more) < 0)) {
         goto done;
     }
     if (more != NULL && (is_more = PyObject_IsTrue(more)) < 0) {

@@ -284,6 +284,7 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(s->forwarded);
     Py_VISIT(s->tls_extension);
     Py_VISIT(s->context);
+    Py_VISIT(s->task_keywords);
     Py_VISIT(s->waiters);
     for (bolide_request *r = s->running; r != NULL; r = r->next) {
         Py_VISIT((PyObject *)r);
@@ -326,6 +327,7 @@ static void server_dealloc(PyObject *self) {
     Py_CLEAR(s->ws_denial);
     Py_CLEAR(s->client_host);
     Py_CLEAR(s->logger);
+    Py_CLEAR(s->task_keywords);
     Py_CLEAR(s->waiters);
     Py_CLEAR(s->server_name);
     Py_CLEAR(s->loop);

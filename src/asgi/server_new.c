@@ -259,7 +259,7 @@ PyObject *bolide_server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     s->loop = (bolide_loop *)Py_NewRef(a.loop);
     s->st = st;
     PyObject *root_path = a.root_path != NULL ? Py_NewRef(a.root_path) : PyUnicode_FromString("");
-    if (root_path == NULL || take_objects(s, &a) < 0 || set_up_websockets(s, &a) < 0 ||
+    if (root_path == NULL || take_objects(s, &a) < 0 || bolide_task_init(s) < 0 || set_up_websockets(s, &a) < 0 ||
         set_up_health(s, a.health_path) < 0 || bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 ||
         set_up_http(s, &a, root_path) < 0) {
         Py_XDECREF(root_path);

@@ -39,11 +39,6 @@ static int make_strings(bolide_asgi_state *as) {
 }
 
 static int make_objects(bolide_asgi_state *as, bolide_state *st) {
-#if PY_VERSION_HEX >= 0x030C0000
-    as->task_names = PyTuple_Pack(3, st->str_loop, as->str_context, as->str_eager_start);
-#else
-    as->task_names = PyTuple_Pack(2, st->str_loop, as->str_context);
-#endif
     as->loop_names = PyTuple_Pack(1, st->str_loop);
     as->context_names = PyTuple_Pack(1, as->str_context);
     as->exc_info_names = PyTuple_Pack(1, as->str_exc_info);
@@ -51,7 +46,7 @@ static int make_objects(bolide_asgi_state *as, bolide_state *st) {
                                         st->empty_bytes, as->str_more_body, Py_False);
     as->task_done = PyObject_GetAttr(st->asyncio_Task, st->str_done);
     as->task_result = PyObject_GetAttrString(st->asyncio_Task, "result");
-    if (as->task_names == NULL || as->loop_names == NULL || as->context_names == NULL || as->exc_info_names == NULL ||
+    if (as->loop_names == NULL || as->context_names == NULL || as->exc_info_names == NULL ||
         as->request_message == NULL || as->task_done == NULL || as->task_result == NULL) {
         return -1;
     }
@@ -135,7 +130,6 @@ void bolide_asgi_clear(bolide_state *st) {
     Py_CLEAR(as->AccessLogType);
     Py_CLEAR(as->ClientDisconnected);
     Py_CLEAR(as->request_message);
-    Py_CLEAR(as->task_names);
     Py_CLEAR(as->loop_names);
     Py_CLEAR(as->context_names);
     Py_CLEAR(as->exc_info_names);

@@ -15,13 +15,37 @@ static PyObject *create_task(bolide_server *server, PyObject *coro) {
     return task;
 }
 
-PyObject *bolide_task_new(bolide_server *server, PyObject *coro, PyObject **context) {
+int bolide_task_init(bolide_server *server) {
     bolide_asgi_state *as = server->st->asgi;
-    PyObject *loop = (PyObject *)server->loop;
-    size_t nargsf = 1 | PY_VECTORCALL_ARGUMENTS_OFFSET;
+    server->task_keywords =
+        Py_BuildValue("{O:O,O:O}", server->st->str_loop, (PyObject *)server->loop, as->str_context, Py_None);
+#if PY_VERSION_HEX >= 0x030C0000
+    if (server->task_keywords != NULL && PyDict_SetItem(server->task_keywords, as->str_eager_start, Py_True) < 0) {
+        return -1;
+    }
+#endif
+    return server->task_keywords != NULL ? 0 : -1;
+}
+
+/* asyncio.Task(coro, loop=..., context=context, eager_start=True): the type has no vectorcall, so that keywords given
+ * one by one would be put into a new dict each time. New reference, or NULL with an exception set. */
+static PyObject *call_task(bolide_server *server, PyObject *coro, PyObject *context) {
+    PyObject *args = PyTuple_Pack(1, coro), *task = NULL, *str_context = server->st->asgi->str_context;
+    if (args != NULL && PyDict_SetItem(server->task_keywords, str_context, context) == 0) {
+        task = PyObject_Call(server->st->asyncio_Task, args, server->task_keywords);
+        if (PyDict_SetItem(server->task_keywords, str_context, Py_None) < 0) {
+            Py_CLEAR(task);
+        }
+    }
+    Py_XDECREF(args);
+    return task;
+}
+
+PyObject *bolide_task_new(bolide_server *server, PyObject *coro, PyObject **context) {
     if (!PyCoro_CheckExact(coro)) {
-        PyObject *args[] = {NULL, coro, loop};
-        return PyObject_Vectorcall(as->ensure_future, args + 1, nargsf, as->loop_names);
+        bolide_asgi_state *as = server->st->asgi;
+        PyObject *args[] = {NULL, coro, (PyObject *)server->loop};
+        return PyObject_Vectorcall(as->ensure_future, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, as->loop_names);
     }
     if (server->loop->task_factory != NULL && server->loop->task_factory != Py_None) {
         return create_task(server, coro);
@@ -30,8 +54,7 @@ PyObject *bolide_task_new(bolide_server *server, PyObject *coro, PyObject **cont
     if (*context == NULL) {
         return NULL;
     }
-    PyObject *args[] = {NULL, coro, loop, *context, Py_True};
-    return PyObject_Vectorcall(server->st->asyncio_Task, args + 1, nargsf, as->task_names);
+    return call_task(server, coro, *context);
 }
 
 int bolide_task_is_done(bolide_server *server, PyObject *task) {
