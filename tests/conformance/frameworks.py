@@ -28,6 +28,9 @@ NEEDS = [
     "inline-snapshot",
     "itsdangerous",
     "jinja2",
+    "logfire",
+    "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-instrumentation-fastapi",
     "opentelemetry-sdk",
     "orjson",
     "pwdlib[argon2]",
@@ -38,11 +41,13 @@ NEEDS = [
     "pytest-timeout",
     "python-multipart",
     "pyyaml",
+    "sentry-sdk",
     "sqlmodel",
     "strawberry-graphql",
     "trio",
     "typer",
     "ujson",
+    "uvicorn",
 ]
 
 
