@@ -256,7 +256,7 @@ static PyObject *is_running(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 /* asyncio's C code asks for each future and task that it makes. */
-static PyObject *get_debug(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+static PyObject *is_debugged(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(((bolide_loop *)self)->debug);
 }
 
@@ -482,7 +482,7 @@ static PyMethodDef loop_methods[] = {
     {"stop", stop, METH_NOARGS, PyDoc_STR("stop()\n--\n\nEnd run_forever() after the current turn.")},
     {"is_running", is_running, METH_NOARGS, PyDoc_STR("is_running()\n--\n\nWhether run_forever() is at work.")},
     {"is_closed", is_closed, METH_NOARGS, PyDoc_STR("is_closed()\n--\n\nWhether close() was called.")},
-    {"get_debug", get_debug, METH_NOARGS, PyDoc_STR("get_debug()\n--\n\nWhether the debug mode is on.")},
+    {"get_debug", is_debugged, METH_NOARGS, PyDoc_STR("get_debug()\n--\n\nWhether the debug mode is on.")},
     {"_run", run, METH_NOARGS, PyDoc_STR("_run()\n--\n\nTurns until stop(): the heart of run_forever().")},
     {"_close", close_loop, METH_NOARGS, PyDoc_STR("_close()\n--\n\nClose all that is open: the heart of close().")},
     {"_after_fork", after_fork, METH_NOARGS,
