@@ -18,6 +18,8 @@
 #define BATCH        4     /* datagrams read at once */
 #define BATCHES      4     /* so often, before other work gets its turn */
 #define DATAGRAM_MAX 65536 /* more than any datagram has */
+#define PEERS_FIRST  16    /* addresses remembered with their tuples: as a client needs */
+#define PEERS_MAX    512   /* and as a server does */
 
 _Static_assert(BOLIDE_READ_BUF >= BATCH * DATAGRAM_MAX, "a batch of datagrams fits in the loop's buffer");
 
@@ -118,9 +120,34 @@ static bool same_address(const bolide_peer *a, const bolide_peer *b) {
     return memcmp(&a->address.in6, &b->address.in6, sizeof(a->address.in6)) == 0;
 }
 
-static bolide_peer *slot_of(bolide_datagram *t, const bolide_peer *p) {
+/* Then no table is wide enough for both. */
+static bool same_port(const bolide_peer *a, const bolide_peer *b) {
+    return a->address.in.sin_port == b->address.in.sin_port;
+}
+
+static bolide_peer *slot_of(const bolide_datagram *t, const bolide_peer *p) {
     unsigned port = p->address.in.sin_port; /* at the same place in both families */
-    return &t->peers[(port ^ (port >> 8)) % BOLIDE_DATAGRAM_PEERS];
+    return &t->peers[((port * 2654435761u) >> 16) & (t->peer_slots - 1)];
+}
+
+/* Make the table of addresses, or a larger one where two share a slot. 0, or -1 without an exception. */
+static int widen(bolide_datagram *t) {
+    unsigned slots = t->peers == NULL ? PEERS_FIRST : 2 * t->peer_slots;
+    bolide_peer *old = t->peers;
+    bolide_peer *peers = PyMem_Calloc(slots, sizeof(bolide_peer));
+    if (peers == NULL) {
+        return -1;
+    }
+    unsigned old_slots = t->peer_slots;
+    t->peers = peers;
+    t->peer_slots = slots;
+    for (unsigned i = 0; i < old_slots; i++) {
+        if (old[i].object != NULL) {
+            *slot_of(t, &old[i]) = old[i]; /* which is free: no two of them shared a slot of fewer */
+        }
+    }
+    PyMem_Free(old);
+    return 0;
 }
 
 /* The tuple for the address that was received; the same object for a bolide_peer seen lately. New reference or NULL. */
@@ -132,14 +159,14 @@ static PyObject *address_object(bolide_datagram *t, const struct sockaddr_storag
         return bolide_sockaddr_object((const struct sockaddr *)address, len);
     }
     memcpy(&seen.address, address, len);
-    if (t->peers == NULL) {
-        t->peers = PyMem_Calloc(BOLIDE_DATAGRAM_PEERS, sizeof(bolide_peer));
-        if (t->peers == NULL) {
-            return PyErr_NoMemory();
-        }
+    if (t->peers == NULL && widen(t) < 0) {
+        return PyErr_NoMemory();
     }
     bolide_peer *slot = slot_of(t, &seen);
     if (slot->object == NULL || !same_address(slot, &seen)) {
+        while (slot->object != NULL && t->peer_slots < PEERS_MAX && !same_port(slot, &seen) && widen(t) == 0) {
+            slot = slot_of(t, &seen);
+        }
         PyObject *object = bolide_sockaddr_object((const struct sockaddr *)address, len);
         if (object == NULL) {
             return NULL;

@@ -9,7 +9,6 @@
 #include "loop/loop.h"
 
 #define BOLIDE_DATAGRAM_HIGH_WATER (64 * 1024)
-#define BOLIDE_DATAGRAM_PEERS      16 /* addresses remembered with their tuples */
 
 enum {
     BOLIDE_DATAGRAM_CLOSING = 1,
@@ -41,8 +40,9 @@ typedef struct {
     PyObject *queue;   /* list of (bytes, address) that the socket did not take yet */
     PyObject *waiter;  /* future to resolve after connection_made(), or NULL */
     PyObject *weakrefs;
-    bolide_peer *peers; /* BOLIDE_DATAGRAM_PEERS entries, made with the first bolide_datagram */
-    size_t queued;      /* bytes in `queue`, headers included */
+    bolide_peer *peers;  /* addresses seen lately, by the hash of their port; NULL before the first datagram */
+    unsigned peer_slots; /* entries of `peers`: a power of two */
+    size_t queued;       /* bytes in `queue`, headers included */
     size_t high_water, low_water;
     unsigned lost_writes;
     unsigned flags;  /* DATAGRAM_* */

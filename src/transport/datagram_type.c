@@ -322,7 +322,7 @@ static void transport_dealloc(PyObject *self) {
     Py_CLEAR(t->context);
     Py_CLEAR(t->address);
     Py_CLEAR(t->queue);
-    for (int i = 0; t->peers != NULL && i < BOLIDE_DATAGRAM_PEERS; i++) {
+    for (unsigned i = 0; i < t->peer_slots; i++) {
         Py_XDECREF(t->peers[i].object);
     }
     PyMem_Free(t->peers);

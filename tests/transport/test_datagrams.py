@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,44 @@ async def test_the_state_in_the_repr():
     await server.lost
     assert server.transport.get_extra_info("no such key", 5) == 5
     assert isinstance(server.transport, asyncio.DatagramTransport)
+
+
+class Echo(asyncio.DatagramProtocol):
+    def __init__(self):
+        self.addresses = []
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        self.addresses.append(address)
+        self.transport.sendto(data, address)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 has to be an address of this machine")
+@with_loop
+async def test_many_peers_are_answered_each_at_its_own_address():
+    """Each port twice, by two hosts."""
+    loop = asyncio.get_running_loop()
+    transport, echo = await loop.create_datagram_endpoint(Echo, local_addr=("0.0.0.0", 0), family=socket.AF_INET)
+    server = ("127.0.0.1", transport.get_extra_info("sockname")[1])
+    peers = []
+    try:
+        for _ in range(100):
+            for host in ("127.0.0.1", "127.0.0.2"):
+                peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                peers.append(peer)
+                peer.setblocking(False)
+                peer.bind((host, peers[-2].getsockname()[1] if host == "127.0.0.2" else 0))
+        for number in range(3):
+            for index, peer in enumerate(peers):
+                peer.sendto(b"%d %d" % (number, index), server)
+                if index % 20 == 19:  # no more than the socket has room for
+                    for earlier in range(index - 19, index + 1):
+                        data = await asyncio.wait_for(loop.sock_recv(peers[earlier], 100), 20)
+                        assert data == b"%d %d" % (number, earlier)
+        assert echo.addresses == [peer.getsockname() for peer in peers] * 3
+    finally:
+        transport.close()
+        for peer in peers:
+            peer.close()
