@@ -1,6 +1,7 @@
 """Applications of their own, one a course that a lifespan may take."""
 
 import asyncio
+import functools
 
 from .errors import Deliberate
 from .routes import VALUES, respond
@@ -55,13 +56,24 @@ async def lifespan_shutdown_hangs(scope, receive, send):
     await asyncio.Event().wait()
 
 
+def starts_well(lifespan):
+    """An app that answers requests with the state, and goes on like this when the startup is complete."""
+
+    @functools.wraps(lifespan)
+    async def app(scope, receive, send):
+        if scope["type"] != "lifespan":
+            await serve_state(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await lifespan(scope, receive, send)
+
+    return app
+
+
+@starts_well
 async def lifespan_shutdown_fails(scope, receive, send):
-    """Start well, fail at shutdown."""
-    if scope["type"] != "lifespan":
-        await serve_state(scope, receive, send)
-        return
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
+    """Fail at shutdown."""
     await receive()
     await send({"type": "lifespan.shutdown.failed", "message": "could not flush"})
 
@@ -72,23 +84,15 @@ async def lifespan_raises(scope, receive, send):
     await serve_state(scope, receive, send)
 
 
+@starts_well
 async def lifespan_raises_after_startup(scope, receive, send):
     """Raise when the startup is complete."""
-    if scope["type"] != "lifespan":
-        await serve_state(scope, receive, send)
-        return
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
     raise Deliberate("raised after the startup")
 
 
+@starts_well
 async def lifespan_raises_at_shutdown(scope, receive, send):
     """Raise at shutdown."""
-    if scope["type"] != "lifespan":
-        await serve_state(scope, receive, send)
-        return
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
     await receive()
     raise Deliberate("raised at shutdown")
 
@@ -99,13 +103,9 @@ async def lifespan_returns(scope, receive, send):
         await serve_state(scope, receive, send)
 
 
+@starts_well
 async def lifespan_returns_after_startup(scope, receive, send):
     """Return from lifespan when the startup is complete."""
-    if scope["type"] == "http":
-        await serve_state(scope, receive, send)
-        return
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
 
 
 async def lifespan_ignored(scope, receive, send):
