@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import errno
-import functools
 import os
 import selectors
 import signal
@@ -32,9 +30,6 @@ __all__ = ["EventLoopPolicy", "Loop", "install", "new_event_loop", "run"]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
-
-# What connect() returns while the peer has not answered.
-_CONNECTING = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR)
 
 
 class _WatchedDescriptors:
@@ -88,10 +83,6 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         def _check_default_executor(self) -> None: ...
         def _getaddrinfo_debug(self, *args: Any) -> Any: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
-        def _ensure_fd_no_transport(self, fd: int) -> None: ...
-        def _add_writer(self, fd: int, callback: Callable[..., Any], *args: Any) -> asyncio.Handle: ...
-        def _sock_connect_cb(self, fut: asyncio.Future[None], sock: socket.socket, address: Any) -> None: ...
-        def _sock_write_done(self, fd: int, fut: Any, handle: asyncio.Handle | None = None) -> None: ...
 
     def __init__(self) -> None:
         self._own_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -284,30 +275,6 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             self._own_sockets.add(sock)
         with _KeptOpen(sock):
             await super().sock_connect(sock, address)
-
-    def _sock_connect(self, fut: asyncio.Future[None], sock: socket.socket, address: Any) -> None:
-        try:
-            sock.connect(address)
-        except (BlockingIOError, InterruptedError):
-            # A peer on this machine has answered by now. To ask once more costs less than to have the kernel tell it.
-            error = sock.connect_ex(address)
-            if error in _CONNECTING:
-                fd = sock.fileno()
-                self._ensure_fd_no_transport(fd)
-                handle = self._add_writer(fd, self._sock_connect_cb, fut, sock, address)
-                fut.add_done_callback(functools.partial(self._sock_write_done, fd, handle=handle))
-            elif error:
-                fut.set_exception(OSError(error, f"Connect call failed {address}"))
-            else:
-                fut.set_result(None)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exception:
-            fut.set_exception(exception)
-        else:
-            fut.set_result(None)
-        finally:
-            del fut  # among what the traceback of its exception leads to: a cycle
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection; see asyncio.loop.sock_accept."""
