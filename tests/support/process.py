@@ -60,10 +60,10 @@ class Process:
 def launching(folder: Path) -> Iterator[Callable[..., Process]]:
     """Gives start(module, *arguments): run a module of Python in that folder; what still runs at the end is ended."""
     hidden = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS")
-    env = {name: value for name, value in os.environ.items() if name not in hidden}
     started: list[Process] = []
 
     def start(*command: str, **options: Any) -> Process:
+        env = {name: value for name, value in os.environ.items() if name not in hidden}
         started.append(Process([sys.executable, "-m", *command], folder, env=env, **options))
         return started[-1]
 
