@@ -12,7 +12,7 @@
 /* Less than this is copied once more, which costs less than a bytes object that turns out too long. */
 #define DIRECT_MIN 8192
 /* What is read at once at most into an object of its own: more would be memory that malloc() fetches from the system
- * and gives back each time. */
+ * and gives back each time, unless bolide_memory_keep() had its way. */
 #define DIRECT_MAX (96 * 1024)
 /* So many in a row that brought less than half of what was foreseen change the view. */
 #define SHORT_READS 8

@@ -45,11 +45,7 @@ def test_receive_is_awaited_by_two():
             await finish(send)
         asking = asyncio.Event()
         async def main():
-            client = await connect(b"POST / HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 5\\r\\n\\r\\n")
-            await asking.wait()
-            await loop.sock_sendall(client, b"hello")
-            assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
-            client.close()
+            await post_once(asking)
             assert len(errors) == 6, errors
         """
     )
@@ -89,11 +85,7 @@ def test_cancelling_what_waits_in_receive():
             await finish(send)
         asking = asyncio.Event()
         async def main():
-            client = await connect(b"POST / HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 5\\r\\n\\r\\n")
-            await asking.wait()
-            await loop.sock_sendall(client, b"hello")
-            assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
-            client.close()
+            await post_once(asking)
             assert [type(error).__name__ for error in errors] == ["CancelledError"] * 2 + ["TimeoutError"], errors
             assert errors[1].args == ("by hand",)
         """

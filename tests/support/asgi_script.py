@@ -49,6 +49,14 @@ async def ask(request, until=b"ok"):
     client.close()
     return got
 
+async def post_once(asking):
+    # A request whose body is sent once the application, which sets `asking`, waits for it.
+    client = await connect(b"POST / HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 5\\r\\n\\r\\n")
+    await asking.wait()
+    await loop.sock_sendall(client, b"hello")
+    assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 200")
+    client.close()
+
 async def finish(send):
     await send(HEAD)
     await send(END)
