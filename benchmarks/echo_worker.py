@@ -64,12 +64,19 @@ async def socket_echo(loop, client):
 
 async def accept_sockets(loop, port):
     listener = socket.create_server((HOST, port), backlog=100)
+    without_pacing(listener)
     listener.setblocking(False)
     print("ready", flush=True)
     clients = set()
     while True:
         client, _ = await loop.sock_accept(listener)
         clients.add(asyncio.create_task(socket_echo(loop, client)))
+
+
+def without_pacing(listener):
+    """Let what it accepts use a congestion control that does not depend on how busy the machine was just before."""
+    if hasattr(socket, "TCP_CONGESTION"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
 def server_context(certificate, key):
@@ -91,9 +98,12 @@ async def serve(style, transport, address, files):
     elif transport == "unix":
         await loop.create_unix_server(factory, address)
     elif style == "streams":
-        await asyncio.start_server(stream_echo, HOST, int(address), ssl=context)
+        server = await asyncio.start_server(stream_echo, HOST, int(address), ssl=context)
     else:
-        await loop.create_server(factory, HOST, int(address), ssl=context)
+        server = await loop.create_server(factory, HOST, int(address), ssl=context)
+    if transport in ("tcp", "tls"):
+        for listener in server.sockets:
+            without_pacing(listener)
     print("ready", flush=True)
     await stop.wait()
 

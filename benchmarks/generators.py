@@ -1,15 +1,14 @@
 """The load: wrk for HTTP, pingpong (benchmarks/load) for the rest. Both run on a core of their own."""
 
 import json
-import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from .environment import HERE, BenchmarkError
-from .process import Process, ProcessError
+from .process import Process, ProcessError, own_session
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,6 @@ def find_wrk() -> str:
     if path is None:
         raise BenchmarkError("wrk is missing; install it: apt-get install wrk")
     return path
-
-
-def _on_core(core: int) -> Callable[[], None]:
-    return lambda: os.sched_setaffinity(0, {core})
 
 
 def _sample(server: Process, cpu_seconds: float, result: dict) -> Sample:
@@ -72,7 +67,12 @@ def measure_http(
     command += ["-s", str(HERE / "http.lua"), url, "--", method, str(body), str(pipeline), style]
     before = server.cpu_seconds()
     wrk = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_on_core(core)
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=own_session(core),
     )
     try:
         wrk.wait(seconds)
@@ -93,42 +93,74 @@ def measure_http(
     return _sample(server, after - before, json.loads(text))
 
 
-def measure_pingpong(
-    pingpong: Path,
-    server: Process,
-    core: int,
-    kind: str,
-    host: str,
-    port: int,
-    connections: int,
-    size: int,
-    seconds: float,
-) -> Sample:
-    """Exchange messages of `size` bytes for `seconds`. The CPU time is counted from when all are connected."""
-    command = [str(pingpong), kind, host, str(port), str(connections), str(size), str(seconds)]
-    client = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_on_core(core),
-    )
-    if client.stdout.readline() != "ready\n":
-        _, errors = client.communicate(timeout=10)
-        lines = errors.strip().splitlines()
-        raise ProcessError(lines[-1] if lines else "the load generator did not start")
-    before = server.cpu_seconds()
-    try:
-        output, errors = client.communicate("go\n", timeout=seconds + 10)
-    except subprocess.TimeoutExpired:
-        client.kill()
-        client.communicate()
-        raise ProcessError("hangs") from None
-    after = server.cpu_seconds()
-    if not output:
-        raise ProcessError(errors.strip() or "the load generator failed")
-    result = json.loads(output)
-    if result["failed"] >= connections:
-        raise ProcessError(errors.strip().splitlines()[-1] if errors.strip() else "all connections ended early")
-    return _sample(server, after - before, result)
+class PingPong:
+    """Connections to a server that exchange messages of `size` bytes, a while at a time.
+
+    The while is `seconds` long, and some replies longer: those on their way at its end are waited for.
+    Raises ProcessError, here as in measure(), if the server does not answer as it should.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        server: Process,
+        core: int,
+        kind: str,
+        host: str,
+        port: int,
+        connections: int,
+        size: int,
+        seconds: float,
+    ):
+        self.server = server
+        self.connections = connections
+        self.seconds = seconds
+        self.errors: str | None = None
+        command = [str(program), kind, host, str(port), str(connections), str(size), str(seconds)]
+        self.client = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=own_session(core),
+        )
+        if self.client.stdout.readline() != "ready\n":
+            raise self._failure("the load generator did not start")
+
+    def measure(self) -> Sample:
+        """The next while."""
+        watchdog = threading.Timer(self.seconds + 30, self.client.kill)
+        watchdog.start()
+        before = self.server.cpu_seconds()
+        try:
+            self.client.stdin.write("go\n")
+            self.client.stdin.flush()
+            output = self.client.stdout.readline()
+        except BrokenPipeError:
+            output = ""
+        finally:
+            watchdog.cancel()
+        after = self.server.cpu_seconds()
+        if not output:
+            raise self._failure("hangs")
+        result = json.loads(output)
+        if result["failed"] >= self.connections:
+            raise self._failure("all connections ended early")
+        return _sample(self.server, after - before, result)
+
+    def _failure(self, message: str) -> ProcessError:
+        """What the client says, or `message` if it says nothing."""
+        self.close()
+        lines = self.errors.strip().splitlines()
+        return ProcessError(lines[-1] if lines else message)
+
+    def close(self) -> None:
+        if self.errors is not None:
+            return
+        try:
+            _, self.errors = self.client.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.client.kill()
+            _, self.errors = self.client.communicate()

@@ -2,6 +2,11 @@
 
 import asyncio
 import importlib
+import random
+
+# Where in a page the heap goes on: as long as a path in the environment, for one, and worth 10 % where large pieces are
+# copied. Drawn anew for each process, so that no loop has it good or bad for a whole run.
+PADDING = bytes(64 * 1024 + 16 * random.randrange(256))
 
 
 def new_event_loop(name: str) -> asyncio.AbstractEventLoop:

@@ -1,14 +1,17 @@
 """bolide's event loop and others side by side: `python -m benchmarks.loops`.
 
-Each measurement is a process of its own; the loops take turns. Rows of the first kind do their work inside one
-process; the echo rows are servers on one core under a load in C from another. The figure is CPU time an operation.
+Each loop has a process of its own, a new one a round; within a round they take turns in short slices. Rows of the first
+kind do their work inside one process; the echo rows are servers on one core under a load in C from another. The figure
+is CPU time an operation.
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -81,13 +84,23 @@ def available(loop: str, version: tuple[int, int]) -> bool:
 
 @dataclass
 class Result:
-    """What one loop did in one row: CPU microseconds an operation, one figure a round."""
+    """What one loop did in one row: CPU microseconds an operation, one figure a slice."""
 
     samples: list[float] = field(default_factory=list)
     error: str | None = None
 
     def median(self) -> float | None:
         return statistics.median(self.samples) if self.samples else None
+
+
+@contextlib.contextmanager
+def failing(result: Result) -> Iterator[None]:
+    """A process that fails is one that has no figure; the others go on."""
+    try:
+        yield
+    except ProcessError as error:
+        result.error = str(error)
+        result.samples.clear()
 
 
 class Run:
@@ -103,18 +116,31 @@ class Run:
         self.results: dict[str, dict[str, Result]] = {}
 
     def row(self, name: str) -> None:
+        """All loops of a row live side by side and take turns of a tenth of a second, so that whatever else happens on
+        the machine, and how it has laid out the memory of a process, comes to all of them alike."""
         results = self.results[name] = {loop: Result(error=self._unavailable(loop)) for loop in self.options.loops}
-        able = [loop for loop in self.options.loops if not results[loop].error]
-        for number in range(self.options.rounds):
-            turn = number % len(able) if able else 0
-            for loop in able[turn:] + able[:turn]:
-                if results[loop].error:
-                    continue
-                try:
-                    results[loop].samples.append(self._measure(name, loop))
-                except ProcessError as error:
-                    results[loop].error = str(error)
+        for _ in range(self.options.rounds):
+            with contextlib.ExitStack() as stack:
+                turns = {}
+                for loop, result in results.items():
+                    if not result.error:
+                        with failing(result):
+                            turns[loop] = self._start(name, loop, stack)
+                self._take_turns(turns, results)
         say(f"{name}: " + ", ".join(f"{loop} {report.figure(result.median())}" for loop, result in results.items()))
+
+    def _take_turns(self, turns: dict[str, Callable[[], float]], results: dict[str, Result]) -> None:
+        able = list(turns)
+        for loop in able:
+            with failing(results[loop]):
+                turns[loop]()  # to warm up
+        for number in range(self.options.slices):
+            # Each follows each of the others equally often, as far as the number of slices allows.
+            order = able[number % len(able) :] + able[: number % len(able)] if able else []
+            for loop in order if number // max(1, len(able)) % 2 == 0 else reversed(order):
+                if not results[loop].error:
+                    with failing(results[loop]):
+                        results[loop].samples.append(turns[loop]())
 
     def _unavailable(self, loop: str) -> str | None:
         if loop == "bolide" and self.env.bolide_error:
@@ -123,49 +149,45 @@ class Run:
             return "needs CPython " + ".".join(map(str, FIRST_PYTHON[loop]))
         return self.env.missing.get(loop)
 
-    def _start(self, loop: str, log: Path, script: str, *arguments: str) -> Process:
-        env = {"PYTHONPATH": self.paths.get(loop) or ""}
-        command = [str(self.env.python), str(HERE / script), loop, *arguments]
-        return Process(command, self.server_core, log, env)
-
-    def _measure(self, name: str, loop: str) -> float:
+    def _start(self, name: str, loop: str, stack: contextlib.ExitStack) -> Callable[[], float]:
+        """Start what measures `loop`, to be stopped by `stack`. The function takes a turn: CPU us an operation."""
         row = ROWS[name]
         log = OUT / "logs" / f"{loop}-{name}.log"
-        if isinstance(row, Case):
-            return self._measure_case(name, loop, log)
-        with tempfile.TemporaryDirectory(prefix="bolide-bench-") as folder:
-            return self._measure_echo(row, loop, log, folder)
+        if isinstance(row, Echo):
+            return self._start_echo(row, loop, log, stack)
+        process = self._process(loop, log, stack, True, "loop_worker.py", name, str(self.options.seconds))
+        process.answer()
+        return lambda: float(process.ask("go"))
 
-    def _measure_case(self, name: str, loop: str, log: Path) -> float:
-        process = self._start(loop, log, "loop_worker.py", name, str(self.options.seconds))
-        try:
-            process.wait_for_end(15)
-        finally:
-            process.stop()
-        return float(log.read_text().split()[-1])
+    def _process(
+        self, loop: str, log: Path, stack: contextlib.ExitStack, asked: bool, script: str, *arguments: str
+    ) -> Process:
+        env = {"PYTHONPATH": self.paths.get(loop) or ""}
+        command = [str(self.env.python), str(HERE / script), loop, *arguments]
+        process = Process(command, self.server_core, log, env, asked)
+        stack.callback(process.stop)
+        return process
 
-    def _measure_echo(self, row: Echo, loop: str, log: Path, folder: str) -> float:
+    def _start_echo(self, row: Echo, loop: str, log: Path, stack: contextlib.ExitStack) -> Callable[[], float]:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bolide-bench-"))
         port = free_port()
         address = os.path.join(folder, "socket") if row.transport == "unix" else str(port)
         files = self.certificate if row.transport == "tls" else ()
-        process = self._start(loop, log, "echo_worker.py", row.style, row.transport, address, *files)
-        try:
-            process.wait_until(lambda: "ready" in log.read_text())
-            host = address if row.transport == "unix" else "127.0.0.1"
-            sample = generators.measure_pingpong(
-                self.pingpong,
-                process,
-                self.load_core,
-                row.transport,
-                host,
-                port,
-                self.options.connections,
-                row.size,
-                self.options.seconds,
-            )
-        finally:
-            process.stop()
-        return sample.cpu_us
+        process = self._process(loop, log, stack, False, "echo_worker.py", row.style, row.transport, address, *files)
+        process.wait_until(lambda: "ready" in log.read_text())
+        load = generators.PingPong(
+            self.pingpong,
+            process,
+            self.load_core,
+            row.transport,
+            address if row.transport == "unix" else "127.0.0.1",
+            port,
+            self.options.connections,
+            row.size,
+            self.options.seconds,
+        )
+        stack.callback(load.close)
+        return lambda: load.measure().cpu_us
 
     def lost(self) -> list[str]:
         """The rows in which bolide is not the fastest, one line each."""
@@ -243,15 +265,16 @@ def parse_arguments(arguments: list[str] | None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loops", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=names(ROWS, GROUPS), default=list(ROWS), help="or cases, or echo")
     parser.add_argument("--loops", type=names(LOOPS, {}), help=f"of {','.join(LOOPS)}")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each loop (default: 3)")
-    parser.add_argument("--seconds", type=float, default=0.4, help="of each measurement (default: 0.4)")
+    parser.add_argument("--rounds", type=int, default=6, help="new processes of each loop (default: 6)")
+    parser.add_argument("--slices", type=int, default=6, help="measurements of each process (default: 6)")
+    parser.add_argument("--seconds", type=float, default=0.05, help="of each measurement (default: 0.05)")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="of the echo rows (default: 16)")
     parser.add_argument("--python", default=sys.executable, help="the interpreter (default: this one)")
     parser.add_argument("--bolide", metavar="DIR", help="a folder with a built bolide package, instead of this tree's")
     parser.add_argument("--baseline", metavar="DIR", help="likewise: another bolide, to compare with")
     options = parser.parse_args(arguments)
-    if options.rounds < 1 or options.seconds <= 0 or options.connections < 1:
-        parser.error("--rounds, --seconds and --connections must be positive")
+    if options.rounds < 1 or options.slices < 1 or options.seconds <= 0 or options.connections < 1:
+        parser.error("--rounds, --slices, --seconds and --connections must be positive")
     return options
 
 

@@ -4,10 +4,29 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def own_session(core: int) -> Callable[[], None]:
+    """What to run in a child that begins a session of its own: it stays on `core`, as nice as it has been.
+
+    Where Linux shares out the CPU by sessions (sched(7), autogroups), how nice a process is counts within its own only.
+    """
+
+    def settle() -> None:
+        os.sched_setaffinity(0, {core})
+        try:
+            with open("/proc/self/autogroup", "w") as file:
+                file.write(str(os.nice(0)))
+        except OSError:
+            pass
+
+    return settle
 
 
 class ProcessError(Exception):
@@ -45,21 +64,32 @@ def cpu_nanoseconds(pid: int) -> int:
 
 
 class Process:
-    """A program on one core, in a session of its own, with its output in a log file."""
+    """A program on one core, in a session of its own, with its output in a log file.
 
-    def __init__(self, command: list[str], core: int, log: Path, env: dict[str, str] | None = None, **options):
+    One that is to be asked has its standard streams for that, and only its errors in the log file.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        core: int,
+        log: Path,
+        env: dict[str, str] | None = None,
+        asked: bool = False,
+        **options,
+    ):
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         self.command = command
         with log.open("wb") as output:
             self.popen = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if asked else output,
+                stderr=output,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=own_session(core),
                 **options,
             )
 
@@ -93,6 +123,26 @@ class Process:
                 self.check()
         except subprocess.TimeoutExpired:
             raise ProcessError(f"did not end within {seconds} s") from None
+
+    def answer(self, seconds: float = 20) -> str:
+        """The next line of one that is asked. Raises ProcessError if none comes."""
+        watchdog = threading.Timer(seconds, self.popen.kill)
+        watchdog.start()
+        line = self.popen.stdout.readline().decode()
+        watchdog.cancel()
+        if not line:
+            self.popen.wait(5)
+            self.check()
+        return line
+
+    def ask(self, question: str) -> str:
+        """Write a line and read the one that answers it. Raises ProcessError if none comes."""
+        try:
+            self.popen.stdin.write(f"{question}\n".encode())
+            self.popen.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended; why is told below
+        return self.answer()
 
     def cpu_seconds(self) -> float:
         """CPU time of the whole process tree so far."""

@@ -7,6 +7,7 @@ whether or not the load generator keeps the server busy.
 
 import argparse
 import base64
+import contextlib
 import os
 import resource
 import socket
@@ -394,9 +395,11 @@ class Run:
         seconds = max(seconds, connections / 4000) if row.kind == "http-open" else seconds
         idle = _open_idle(port, row.idle, _exchange)
         try:
-            return generators.measure_pingpong(
+            load = generators.PingPong(
                 self.pingpong, process, self.load_core, kind, "127.0.0.1", port, connections, size, seconds
             )
+            with contextlib.closing(load):
+                return load.measure()
         finally:
             for client in idle:
                 client.close()

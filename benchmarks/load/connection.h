@@ -38,6 +38,7 @@ typedef struct {
     size_t sent;      /* bytes of the message that left */
     size_t received;  /* bytes of the reply that arrived */
     uint64_t started; /* monotonic nanoseconds at which the message began to leave */
+    bool waits;       /* for the rest of a reply */
     bool verified;    /* one whole reply was compared with what was expected */
 
     /* Of a broadcast: the frame that is being read. */

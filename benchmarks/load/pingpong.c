@@ -1,9 +1,10 @@
 /*
  * pingpong: the load generator for whatever is not plain HTTP.
  *
- * It opens CONNECTIONS connections, prints "ready", waits for a line on its standard input, and then for SECONDS
- * seconds sends on each of them a message of SIZE bytes, waits for its echo, and sends it again. Then it prints
- * one line of JSON. It is one thread and no Python, so that one core of it outruns any Python server on another.
+ * It opens CONNECTIONS connections and prints "ready". For each line on its standard input it then for SECONDS seconds
+ * sends on each of them a message of SIZE bytes, waits for its echo, and sends it again, takes the replies that are
+ * still on their way, and prints one line of JSON. It is one thread and no Python, so that one core of it outruns any
+ * Python server on another.
  *
  * Usage: pingpong tcp|unix|udp|tls|http|websocket HOST PORT CONNECTIONS SIZE SECONDS
  *        pingpong broadcast|broadcast-compressed HOST PORT CONNECTIONS SIZE SECONDS
@@ -26,6 +27,7 @@ enum {
     LATENCY_BUCKETS = 200000, /* of one microsecond each; the last takes all that is longer */
     MAX_EVENTS = 256,
     TICK = 50,                      /* milliseconds after which lost datagrams are looked for */
+    DRAIN_PATIENCE = 1000000000u,   /* nanoseconds that the last replies may take */
     DATAGRAM_PATIENCE = 200000000u, /* nanoseconds after which one counts as lost and is sent again */
 };
 
@@ -37,6 +39,7 @@ typedef struct {
     uint64_t deadline; /* monotonic nanoseconds */
     uint64_t messages; /* whole replies */
     uint64_t samples;  /* latencies counted */
+    size_t waiting;    /* connections whose reply has not come */
     uint64_t failed;   /* connections that ended early */
     uint64_t lost;     /* datagrams sent again */
     uint32_t latencies[LATENCY_BUCKETS];
@@ -84,10 +87,20 @@ static void count_latency(run_t *run, uint64_t started) {
 
 static void fail(run_t *run, connection_t *connection) {
     run->failed++;
+    run->waiting -= connection->waits;
+    connection->waits = false;
     connection_close(connection);
 }
 
-static void on_event(run_t *run, connection_t *connection) {
+static void send_message(run_t *run, connection_t *connection) {
+    connection->waits = true;
+    run->waiting++;
+    if (connection_send(connection, &run->exchange) < 0) {
+        fail(run, connection);
+    }
+}
+
+static void on_event(run_t *run, connection_t *connection, bool last) {
     if (connection->fd < 0) {
         return;
     }
@@ -102,9 +115,11 @@ static void on_event(run_t *run, connection_t *connection) {
     count_latency(run, connection->started);
     run->messages++;
     run->samples++;
+    run->waiting--;
+    connection->waits = false;
     /* The answer to what is sent now makes a new edge, so there is nothing to read before it. */
-    if (connection_send(connection, &run->exchange) < 0) {
-        fail(run, connection);
+    if (!last) {
+        send_message(run, connection);
     }
 }
 
@@ -112,7 +127,7 @@ static void resend_lost(run_t *run) {
     uint64_t now = clock_now();
     for (size_t i = 0; i < run->count; i++) {
         connection_t *connection = &run->connections[i];
-        if (connection->fd >= 0 && now - connection->started > DATAGRAM_PATIENCE) {
+        if (connection->waits && now - connection->started > DATAGRAM_PATIENCE) {
             run->lost++;
             if (connection_send(connection, &run->exchange) < 0) {
                 fail(run, connection);
@@ -121,22 +136,27 @@ static void resend_lost(run_t *run) {
     }
 }
 
+/* Until the deadline, and then until the last reply is there. Returns 0, or -1 with a word on stderr. */
 static int exchange_messages(run_t *run) {
     struct epoll_event events[MAX_EVENTS];
     for (size_t i = 0; i < run->count; i++) {
-        if (connection_send(&run->connections[i], &run->exchange) < 0) {
-            perror("pingpong: send");
-            return -1;
+        if (run->connections[i].fd >= 0) {
+            send_message(run, &run->connections[i]);
         }
     }
-    while (clock_now() < run->deadline && run->failed < run->count) {
+    while (run->waiting > 0) {
+        uint64_t now = clock_now();
+        if (now > run->deadline + DRAIN_PATIENCE) {
+            fprintf(stderr, "pingpong: %zu replies do not come\n", run->waiting);
+            return -1;
+        }
         int ready = epoll_wait(run->epoll, events, MAX_EVENTS, TICK);
         if (ready < 0 && errno != EINTR) {
             perror("pingpong: epoll_wait");
             return -1;
         }
         for (int i = 0; i < ready; i++) {
-            on_event(run, events[i].data.ptr);
+            on_event(run, events[i].data.ptr, now >= run->deadline);
         }
         if (run->exchange.kind == KIND_UDP && ready == 0) {
             resend_lost(run);
@@ -167,6 +187,23 @@ static size_t percentile(const run_t *run, double share) {
         i++;
     }
     return i;
+}
+
+/* One stretch of `seconds`, and its line of JSON. Returns 0, or -1 with a word on stderr. */
+static int measure(run_t *run, double seconds) {
+    run->messages = run->samples = run->lost = 0;
+    memset(run->latencies, 0, sizeof(run->latencies));
+    uint64_t start = clock_now();
+    run->deadline = start + (uint64_t)(seconds * 1e9);
+    if ((run->exchange.kind >= KIND_BROADCAST ? exchange_broadcasts(run) : exchange_messages(run)) < 0) {
+        return -1;
+    }
+    printf("{\"messages\": %llu, \"seconds\": %.6f, \"p50_us\": %zu, \"p99_us\": %zu, \"failed\": %llu, "
+           "\"lost\": %llu}\n",
+           (unsigned long long)run->messages, (double)(clock_now() - start) / 1e9, percentile(run, 0.5),
+           percentile(run, 0.99), (unsigned long long)run->failed, (unsigned long long)run->lost);
+    fflush(stdout);
+    return 0;
 }
 
 static int kind_named(const char *name) {
@@ -202,17 +239,10 @@ int main(int argc, char **argv) {
     }
     puts("ready");
     fflush(stdout);
-    if (fgets(line, sizeof(line), stdin) == NULL) {
-        return 1;
+    while (fgets(line, sizeof(line), stdin) != NULL) {
+        if (measure(run, seconds) < 0) {
+            return 1;
+        }
     }
-    uint64_t start = clock_now();
-    run->deadline = start + (uint64_t)(seconds * 1e9);
-    if ((kind >= KIND_BROADCAST ? exchange_broadcasts(run) : exchange_messages(run)) < 0) {
-        return 1;
-    }
-    printf("{\"messages\": %llu, \"seconds\": %.6f, \"p50_us\": %zu, \"p99_us\": %zu, \"failed\": %llu, "
-           "\"lost\": %llu}\n",
-           (unsigned long long)run->messages, (double)(clock_now() - start) / 1e9, percentile(run, 0.5),
-           percentile(run, 0.99), (unsigned long long)run->failed, (unsigned long long)run->lost);
     return 0;
 }
