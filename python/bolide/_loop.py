@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events, constants, events, sslproto
+from asyncio import base_events, constants, events, sslproto, unix_events
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
@@ -76,6 +76,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         _signal_handlers: dict[int, Any]
         _asyncgen_firstiter_hook: Any
         _asyncgen_finalizer_hook: Any
+        _child_watcher_callback: Any
 
         def _make_self_pipe(self) -> None: ...
         def _close_self_pipe(self) -> None: ...
@@ -174,6 +175,48 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         if self._resolver is not None:
             self._resolver.shutdown(wait=False, cancel_futures=True)
         self._close()
+
+    # --- subprocesses -------------------------------------------------------------------------------------------------
+
+    if sys.platform == "linux" and sys.version_info < (3, 14):
+
+        async def _make_subprocess_transport(
+            self,
+            protocol: Any,
+            args: Any,
+            shell: bool,
+            stdin: Any,
+            stdout: Any,
+            stderr: Any,
+            bufsize: int,
+            extra: Any = None,
+            **kwargs: Any,
+        ) -> Any:
+            """As CPython 3.14, which has no child watchers: a pidfd, unless the user has set something else.
+
+            What 3.12 and 3.13 do to ask for the watcher, which is deprecated, costs more than the pidfd, and changes
+            the warning filters of all threads meanwhile.
+            """
+            watcher = _pidfd_watcher()
+            if watcher is None:
+                return await super()._make_subprocess_transport(  # type: ignore[misc]
+                    protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
+                )
+            waiter = self.create_future()
+            streams = (stdin, stdout, stderr)
+            transport: Any = unix_events._UnixSubprocessTransport(  # type: ignore[attr-defined]
+                self, protocol, args, shell, *streams, bufsize, waiter=waiter, extra=extra, **kwargs
+            )
+            watcher.add_child_handler(transport.get_pid(), self._child_watcher_callback, transport)
+            try:
+                await waiter
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                transport.close()
+                await transport._wait()
+                raise
+            return transport
 
     # --- servers and connections --------------------------------------------------------------------------------------
 
@@ -394,6 +437,18 @@ class _BytesPath(bytes):
 
 
 _OWN_PATHS = (_StrPath, _BytesPath)
+
+
+if sys.version_info < (3, 14):
+
+    def _pidfd_watcher() -> Any:
+        """asyncio's watcher of children, if it is the one with a pidfd and nobody has put his own code around it."""
+        policy: Any = events.get_event_loop_policy()
+        watcher = getattr(policy, "_watcher", None)
+        if type(watcher) is not unix_events.PidfdChildWatcher:
+            return None
+        theirs: Any = asyncio.DefaultEventLoopPolicy
+        return watcher if type(policy).get_child_watcher is theirs.get_child_watcher else None
 
 
 def _own_path(path: str | bytes) -> str | bytes:

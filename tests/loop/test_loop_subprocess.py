@@ -403,3 +403,29 @@ async def test_writing_to_a_child_that_has_gone():
             process.stdin.write(b"x" * 100_000)
             await process.stdin.drain()
     assert await process.communicate(None) == (None, None)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="gone from CPython 3.14")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_watcher_of_the_user(loop):
+    """It is asked, whatever the loop would do without it."""
+    watched = []
+
+    class Watcher(asyncio.ThreadedChildWatcher):
+        def add_child_handler(self, pid, callback, *args):
+            watched.append(pid)
+            super().add_child_handler(pid, callback, *args)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("true")
+        assert await process.wait() == 0
+        return process.pid
+
+    policy = asyncio.get_event_loop_policy()
+    before = policy.get_child_watcher()
+    assert loop.run_until_complete(asyncio.wait_for(main(), 40)) not in watched
+    policy.set_child_watcher(Watcher())
+    try:
+        assert [loop.run_until_complete(asyncio.wait_for(main(), 40))] == watched
+    finally:
+        policy.set_child_watcher(before)
