@@ -1,6 +1,8 @@
 /* The life of a request: from its head to the end of its task. */
 #include "asgi/asgi.h"
 
+#include "http/batch.h"
+
 #include <structmember.h>
 
 #define FREELIST_MAX 256
@@ -305,7 +307,8 @@ int bolide_request_cancel_all(bolide_server *server) {
 
 static bool over_limit(const bolide_server *server) {
     return server->max_concurrency != 0 &&
-           (server->http.conn_count >= server->max_concurrency || server->running_count >= server->max_concurrency);
+           (server->http.conn_count >= server->max_concurrency ||
+            server->running_count + server->http.batch->start_count >= server->max_concurrency);
 }
 
 /* Is it a request that the server answers by itself? The limit of concurrency is not for it: whoever asks wants to know

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "http/batch.h"
 #include "http/response.h"
 #include "transport/tls.h"
 
@@ -143,20 +144,24 @@ static void end_exchange(bolide_conn *c) {
      * its way, and is answered with "connection: close". The sweep closes the connection if none comes. */
 }
 
+void bolide_conn_start(bolide_conn *c) {
+    bolide_loop *loop = c->stream.loop;
+    bolide_loop_begin_step(loop); /* may close it */
+    const unsigned state = BOLIDE_CONN_HEAD | BOLIDE_CONN_STARTED;
+    if (bolide_conn_is_open(c) && (c->flags & state) == BOLIDE_CONN_HEAD && c->request != NULL) {
+        c->flags |= BOLIDE_CONN_STARTED;
+        c->http->ops->on_start(c);
+        bolide_loop_end_step(loop);
+    }
+}
+
 /* Bytes were parsed: tell the owner what that brought. */
 static void advance(bolide_conn *c) {
     if ((c->flags & BOLIDE_CONN_HEAD) == 0) {
         return;
     }
     if ((c->flags & BOLIDE_CONN_STARTED) == 0) {
-        bolide_loop *loop = c->stream.loop;
-        bolide_loop_begin_step(loop);
-        if (!bolide_conn_is_open(c) || (c->flags & BOLIDE_CONN_HEAD) == 0) {
-            return;
-        }
-        c->flags |= BOLIDE_CONN_STARTED;
-        c->http->ops->on_start(c);
-        bolide_loop_end_step(loop);
+        bolide_conn_start(c);
     } else if ((c->flags & BOLIDE_CONN_RESPONSE) == 0 && c->request != NULL) {
         c->http->ops->on_progress(c);
     }
@@ -164,6 +169,12 @@ static void advance(bolide_conn *c) {
     if ((c->flags & done) == done && bolide_conn_is_open(c)) {
         end_exchange(c);
     }
+}
+
+/* Is a request complete that was not started? */
+static bool is_ready(const bolide_conn *c) {
+    const unsigned state = BOLIDE_CONN_HEAD | BOLIDE_CONN_STARTED | BOLIDE_CONN_MESSAGE;
+    return (c->flags & state) == (BOLIDE_CONN_HEAD | BOLIDE_CONN_MESSAGE);
 }
 
 /* Parse as much as the state of the exchange allows and keep the rest. */
@@ -181,6 +192,9 @@ static void parse(bolide_conn *c, const char *data, size_t len) {
         }
         data += used;
         len -= (size_t)used;
+        if (len == 0 && is_ready(c) && bolide_batch_start_later(c)) {
+            break;
+        }
         advance(c);
     }
     c->flags &= ~(unsigned)BOLIDE_CONN_PARSING;
@@ -310,9 +324,11 @@ void bolide_conn_resume_body(bolide_conn *c) {
 
 /* --- the stream's events ---------------------------------------------------------------------- */
 
-static void on_read(bolide_stream *s, char *data, size_t len) {
-    bolide_conn *c = bolide_conn_of_stream(s);
-    if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
+void bolide_conn_input(bolide_conn *c, const char *data, size_t len) {
+    if ((c->flags & (BOLIDE_CONN_UPGRADED | BOLIDE_CONN_CLOSING)) == BOLIDE_CONN_UPGRADED) {
+        bolide_conn_hold(c, data, len); /* upgraded while the bytes waited */
+        bolide_http_resume_soon(c);
+    } else if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
         c->discarded += (uint32_t)len;
         if (c->discarded > LINGER_BYTES) {
             bolide_conn_abort(c);
@@ -327,8 +343,41 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
     }
 }
 
+/* Take in what cannot wait behind bytes of the same connection that do. What these bring about may use the buffer in
+ * which `data` stands. */
+static void input_in_turn(bolide_conn *c, const char *data, size_t len) {
+    char *copy = PyMem_RawMalloc(len);
+    if (copy == NULL) {
+        bolide_conn_abort(c);
+        return;
+    }
+    memcpy(copy, data, len);
+    bolide_batch_run(c->http);
+    bolide_conn_input(c, copy, len);
+    PyMem_RawFree(copy);
+}
+
+static void on_read(bolide_stream *s, char *data, size_t len) {
+    bolide_conn *c = bolide_conn_of_stream(s);
+    if (s->tls == NULL && can_parse(c) && bolide_batch_add(c, data, len)) {
+        return;
+    }
+    if ((c->flags & BOLIDE_CONN_QUEUED) != 0) {
+        input_in_turn(c, data, len);
+    } else {
+        bolide_conn_input(c, data, len);
+    }
+}
+
 static void on_eof(bolide_stream *s) {
     bolide_conn *c = bolide_conn_of_stream(s);
+    if ((c->flags & BOLIDE_CONN_QUEUED) != 0) {
+        bolide_batch_run(c->http);
+        if (s->ops != &stream_ops) {
+            s->ops->on_eof(s);
+            return;
+        }
+    }
     c->flags |= BOLIDE_CONN_EOF;
     if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
         bolide_conn_close(c);

@@ -90,20 +90,21 @@ struct bolide_http {
     bolide_defaults defaults;
     bolide_head scratch; /* the head that is being parsed, unless it is a split one */
 
-    bolide_conn *conns;        /* list of the open connections */
-    size_t conn_count;         /* their number */
-    bolide_conn *resume;       /* list of those with bytes that waited and may be parsed now */
-    uint64_t total_requests;   /* responses completed */
-    uint32_t max_head;         /* bytes of a request's head */
-    uint32_t max_fields;       /* fields of it; capacity of `scratch` */
-    unsigned keep_alive_ms;    /* a connection may be idle for so long after a response; 0: it is not kept */
-    unsigned head_timeout_ms;  /* the head of a request must be complete within */
-    unsigned body_timeout_ms;  /* more of its body must come within, while it is read; 0: for ever */
-    unsigned body_rate;        /* if not 0: ... at least so many bytes a second */
-    unsigned write_timeout_ms; /* the peer must take some of the output within; 0: for ever */
-    uint64_t max_body;         /* bytes of a request's body; UINT64_MAX: no limit */
-    unsigned tick_ms;          /* on_tick must be called at least every so many ms; 0: whenever it suits */
-    bool closing;              /* no connection is kept alive any more */
+    bolide_conn *conns;         /* list of the open connections */
+    size_t conn_count;          /* their number */
+    bolide_conn *resume;        /* list of those with bytes that waited and may be parsed now */
+    struct bolide_batch *batch; /* what was read in this turn and is not parsed yet */
+    uint64_t total_requests;    /* responses completed */
+    uint32_t max_head;          /* bytes of a request's head */
+    uint32_t max_fields;        /* fields of it; capacity of `scratch` */
+    unsigned keep_alive_ms;     /* a connection may be idle for so long after a response; 0: it is not kept */
+    unsigned head_timeout_ms;   /* the head of a request must be complete within */
+    unsigned body_timeout_ms;   /* more of its body must come within, while it is read; 0: for ever */
+    unsigned body_rate;         /* if not 0: ... at least so many bytes a second */
+    unsigned write_timeout_ms;  /* the peer must take some of the output within; 0: for ever */
+    uint64_t max_body;          /* bytes of a request's body; UINT64_MAX: no limit */
+    unsigned tick_ms;           /* on_tick must be called at least every so many ms; 0: whenever it suits */
+    bool closing;               /* no connection is kept alive any more */
 
     int verdict;         /* set by a parser callback that stops: as bolide_parser_feed() returns it */
     PyObject *good_host; /* the (name, value) pair of the last valid host, or NULL */
@@ -163,6 +164,7 @@ enum {
     BOLIDE_CONN_EXTENSION = 262144,     /* a part of a chunk extension has begun */
     BOLIDE_CONN_METHOD_OPEN = 524288,   /* a method that llhttp does not know has begun, and is not complete */
     BOLIDE_CONN_OTHER_METHOD = 1048576, /* the request has such a method; the parser knows a stand-in */
+    BOLIDE_CONN_QUEUED = 2097152,       /* bytes that were read wait in http->batch */
 };
 
 /* `owner` is the Python object whose life spans that of `http`. headers, targets and defaults are the caller's to
@@ -242,6 +244,17 @@ void bolide_parser_init(bolide_conn *c);
 ptrdiff_t bolide_parser_feed(bolide_conn *c, const char *data, size_t len);
 
 void bolide_split_free(bolide_conn *c);
+
+/* --- between connection.c and batch.c --------------------------------------------------------- */
+
+/* Take in bytes that were read. Does nothing when the connection is closing. */
+void bolide_conn_input(bolide_conn *c, const char *data, size_t len);
+
+/* Start the request whose head is there, if nothing has happened to it meanwhile. */
+void bolide_conn_start(bolide_conn *c);
+
+/* Have bolide_batch_run() called before the turn's poll is over. False when the server is closed. */
+bool bolide_http_gather(bolide_http *http);
 
 /* --- between connection.c and http.c --------------------------------------------------------------------------------
  */

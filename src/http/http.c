@@ -1,6 +1,8 @@
-/* What the connections of one server share: their list, the sweep that finds those which take too long, and the queue
- * of those that may go on. */
+/* What the connections of one server share: their list, the sweep that finds those which take too long, the queue of
+ * those that may go on, and the end of a turn's reads. */
 #include "http/connection.h"
+
+#include "http/batch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +21,7 @@ struct bolide_http_handles {
     bolide_http *http; /* NULL once it was cleared */
     uv_timer_t sweep;  /* runs while there are connections */
     uv_idle_t resume;  /* runs while http->resume is not empty */
+    uv_check_t gather; /* runs after a poll in which http->batch was filled */
     bolide_resource resource;
     unsigned sweep_ms; /* period of the sweep */
     int open;          /* handles that are not closed yet */
@@ -40,6 +43,7 @@ static void handles_close(struct bolide_http_handles *h) {
     bolide_loop_claim(bolide_loop_of(&h->sweep));
     uv_close((uv_handle_t *)&h->sweep, on_handle_close);
     uv_close((uv_handle_t *)&h->resume, on_handle_close);
+    uv_close((uv_handle_t *)&h->gather, on_handle_close);
 }
 
 static void resource_close(bolide_resource *res) {
@@ -160,6 +164,17 @@ static void on_resume(uv_idle_t *idle) {
     Py_DECREF(http->owner);
 }
 
+static void on_gather(uv_check_t *gather) {
+    struct bolide_http_handles *h = gather->data;
+    bolide_loop_enter(bolide_loop_of(gather));
+    uv_check_stop(gather);
+    bolide_batch_run(h->http);
+}
+
+bool bolide_http_gather(bolide_http *http) {
+    return http->handles != NULL && uv_check_start(&http->handles->gather, on_gather) == 0;
+}
+
 void bolide_http_resume_soon(bolide_conn *c) {
     bolide_http *http = c->http;
     if ((c->flags & BOLIDE_CONN_RESUMING) == 0 && http->handles != NULL) {
@@ -235,10 +250,13 @@ int bolide_http_init(bolide_http *http, bolide_loop *loop, const bolide_http_ops
     }
     struct bolide_http_handles *h = calloc(1, sizeof(*h));
     http->scratch.fields = malloc(max_fields * sizeof(bolide_field));
-    if (h == NULL || http->scratch.fields == NULL) {
+    http->batch = bolide_batch_new();
+    if (h == NULL || http->scratch.fields == NULL || http->batch == NULL) {
         free(h);
         free(http->scratch.fields);
+        bolide_batch_free(http->batch);
         http->scratch.fields = NULL;
+        http->batch = NULL;
         PyErr_NoMemory();
         return -1;
     }
@@ -248,10 +266,11 @@ int bolide_http_init(bolide_http *http, bolide_loop *loop, const bolide_http_ops
     http->max_fields = http->scratch.cap = max_fields;
     http->handles = h;
     h->http = http;
-    h->open = 2;
-    uv_timer_init(&loop->uv, &h->sweep); /* neither can fail */
+    h->open = 3;
+    uv_timer_init(&loop->uv, &h->sweep); /* none can fail */
     uv_idle_init(&loop->uv, &h->resume);
-    h->sweep.data = h->resume.data = h;
+    uv_check_init(&loop->uv, &h->gather);
+    h->sweep.data = h->resume.data = h->gather.data = h;
     h->resource.traverse = resource_traverse;
     h->resource.close = resource_close;
     bolide_resource_add(loop, &h->resource);
@@ -264,5 +283,7 @@ void bolide_http_clear(bolide_http *http) {
     }
     free(http->scratch.fields);
     http->scratch.fields = NULL;
+    bolide_batch_free(http->batch);
+    http->batch = NULL;
     Py_CLEAR(http->good_host);
 }
