@@ -84,6 +84,7 @@ enum {
     BOLIDE_STREAM_UNWRAPPING = 2048, /* TLS: bolide_stream_unwrap() was called */
     BOLIDE_STREAM_STARTED = 8192,    /* libuv reads it, or finds that it is not to */
     BOLIDE_STREAM_MORE = 16384,      /* the last read filled its buffer: libuv asks for more room at once */
+    BOLIDE_STREAM_RECEIVED = 32768,  /* inside a read: loop->received has its result */
     BOLIDE_STREAM_PATIENT = 4096,    /* gathers up to BOLIDE_FLUSH_LATER while the socket takes all: owner's choice */
 };
 
