@@ -108,9 +108,11 @@ int bolide_state_traverse(bolide_state *st, visitproc visit, void *arg) {
     Py_VISIT(st->SSLTransportType);
     Py_VISIT(st->TLSType);
     Py_VISIT(st->WindowType);
+    Py_VISIT(st->TLSGuardType);
     Py_VISIT(st->ssl_MemoryBIO);
     Py_VISIT(st->ssl_SSLContext);
     Py_VISIT(st->ssl_SSLObject);
+    Py_VISIT(st->ssl_implementation);
     Py_VISIT(st->ssl_SSLWantReadError);
     Py_VISIT(st->ssl_SSLSyscallError);
     Py_VISIT(st->ssl_SSLZeroReturnError);
@@ -135,9 +137,11 @@ void bolide_state_clear(bolide_state *st) {
     Py_CLEAR(st->SSLTransportType);
     Py_CLEAR(st->TLSType);
     Py_CLEAR(st->WindowType);
+    Py_CLEAR(st->TLSGuardType);
     Py_CLEAR(st->ssl_MemoryBIO);
     Py_CLEAR(st->ssl_SSLContext);
     Py_CLEAR(st->ssl_SSLObject);
+    Py_CLEAR(st->ssl_implementation);
     Py_CLEAR(st->ssl_SSLWantReadError);
     Py_CLEAR(st->ssl_SSLSyscallError);
     Py_CLEAR(st->ssl_SSLZeroReturnError);

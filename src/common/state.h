@@ -28,6 +28,7 @@ typedef struct bolide_state {
     PyTypeObject *SSLTransportType;
     PyTypeObject *TLSType;
     PyTypeObject *WindowType;
+    PyTypeObject *TLSGuardType;
     PyTypeObject *SockOperationType;
     PyTypeObject *DatagramTransportType;
 
@@ -62,6 +63,7 @@ typedef struct bolide_state {
     PyObject *ssl_MemoryBIO;
     PyObject *ssl_SSLContext;
     PyObject *ssl_SSLObject;
+    PyObject *ssl_implementation; /* _ssl._SSLSocket: what drives OpenSSL for an SSLObject */
     PyObject *ssl_SSLWantReadError;
     PyObject *ssl_SSLSyscallError;
     PyObject *ssl_SSLZeroReturnError;

@@ -32,7 +32,6 @@
     X(connection_made)                                                                                                 \
     X(context)                                                                                                         \
     X(data_received)                                                                                                   \
-    X(do_handshake)                                                                                                    \
     X(error_received)                                                                                                  \
     X(datagram_received)                                                                                               \
     X(detach)                                                                                                          \
@@ -68,7 +67,6 @@
     X(sslcontext)                                                                                                      \
     X(transport)                                                                                                       \
     X(type)                                                                                                            \
-    X(unwrap)                                                                                                          \
     X(warning)                                                                                                         \
     X(write)
 

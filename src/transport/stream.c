@@ -88,7 +88,7 @@ void bolide_loop_end_step(bolide_loop *loop) {
 
 /* --- output ----------------------------------------------------------------------------------- */
 
-static bool takes_output(const bolide_stream *s) {
+bool bolide_stream_takes_output(const bolide_stream *s) {
     unsigned refused = BOLIDE_STREAM_SHUTDOWN | BOLIDE_STREAM_FIN_SENT | BOLIDE_STREAM_CLOSE_AFTER |
                        BOLIDE_STREAM_BROKEN | BOLIDE_STREAM_UNWRAPPING;
     return (s->flags & BOLIDE_STREAM_OPEN) && !(s->flags & refused);
@@ -128,7 +128,7 @@ static void account(bolide_stream *s, size_t len) {
 }
 
 int bolide_stream_write(bolide_stream *s, const char *data, size_t len) {
-    if (len == 0 || !takes_output(s)) {
+    if (len == 0 || !bolide_stream_takes_output(s)) {
         return 0;
     }
     if (bolide_out_write(s->loop, gathered(s), is_locked(s), data, len) < 0) {
@@ -140,7 +140,7 @@ int bolide_stream_write(bolide_stream *s, const char *data, size_t len) {
 
 int bolide_stream_write_object(bolide_stream *s, PyObject *bytes) {
     size_t len = (size_t)PyBytes_GET_SIZE(bytes);
-    if (len == 0 || !takes_output(s)) {
+    if (len == 0 || !bolide_stream_takes_output(s)) {
         return 0;
     }
     if (bolide_out_write_object(s->loop, gathered(s), is_locked(s), bytes) < 0) {
@@ -151,7 +151,7 @@ int bolide_stream_write_object(bolide_stream *s, PyObject *bytes) {
 }
 
 int bolide_stream_write_owned(bolide_stream *s, const char *data, size_t len, PyObject *owner) {
-    if (len == 0 || !takes_output(s)) {
+    if (len == 0 || !bolide_stream_takes_output(s)) {
         return 0;
     }
     if (bolide_out_write_owned(s->loop, gathered(s), is_locked(s), data, len, owner) < 0) {
@@ -167,7 +167,7 @@ char *bolide_stream_reserve(bolide_stream *s, size_t len) {
 }
 
 void bolide_stream_commit(bolide_stream *s, size_t len) {
-    if (len == 0 || !takes_output(s)) {
+    if (len == 0 || !bolide_stream_takes_output(s)) {
         return;
     }
     bolide_out_commit(gathered(s)->last, len);
@@ -358,7 +358,7 @@ ssize_t bolide_stream_sendfile(bolide_stream *s, int fd, uint64_t offset, size_t
     if (s->pending > 0) {
         bolide_stream_flush(s);
     }
-    if (s->pending > 0 || !takes_output(s)) {
+    if (s->pending > 0 || !bolide_stream_takes_output(s)) {
         return 0;
     }
     off_t position = (off_t)offset;
@@ -387,7 +387,7 @@ ssize_t bolide_stream_sendfile(bolide_stream *s, int fd, uint64_t offset, size_t
 #endif
 
 void bolide_stream_yield(bolide_stream *s) {
-    if (takes_output(s)) {
+    if (bolide_stream_takes_output(s)) {
         s->flags |= BOLIDE_STREAM_FULL;
         bolide_stream_list(s);
     }
@@ -579,7 +579,7 @@ int bolide_stream_fileno(const bolide_stream *s) {
 }
 
 void bolide_stream_shutdown(bolide_stream *s) {
-    if (!takes_output(s)) {
+    if (!bolide_stream_takes_output(s)) {
         return;
     }
     s->flags |= BOLIDE_STREAM_SHUTDOWN;

@@ -140,6 +140,9 @@ static inline bool bolide_stream_is_full(const bolide_stream *s) {
     return (s->flags & BOLIDE_STREAM_FULL) != 0;
 }
 
+/* Open, and neither broken nor to be ended: what is written is not dropped. */
+bool bolide_stream_takes_output(const bolide_stream *s);
+
 static inline bool bolide_stream_is_open(const bolide_stream *s) {
     return (s->flags & BOLIDE_STREAM_OPEN) != 0;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "transport/tls_filter.h"
+#include "transport/tls_guard.h"
 #include "transport/tls_ssl.h"
 
 /* --- failing ---------------------------------------------------------------------------------- */
@@ -107,10 +108,6 @@ static void become_secure(bolide_tls *tls) {
     bolide_stream *s = tls->stream;
     tls->flags |= TLS_SECURE;
     cancel_timer(tls);
-    bolide_ssl_look_for_callbacks(tls);
-    if (tls->stream == NULL) {
-        return; /* closed by that */
-    }
     if (s->ops->on_secure != NULL) {
         s->ops->on_secure(s);
     }
@@ -124,23 +121,19 @@ static void become_secure(bolide_tls *tls) {
 }
 
 void bolide_tls_handshake(bolide_tls *tls, struct bolide_tls_shared *shared) {
-    PyObject *result = PyObject_CallMethodNoArgs(tls->object, tls->st->str_do_handshake);
+    int status = bolide_ssl_handshake(tls);
     tls->records = 0;
-    if (bolide_ssl_end(tls, shared, true) < 0) {
-        Py_CLEAR(result);
+    if (bolide_ssl_end(tls, shared) < 0) {
+        status = -1;
     }
     if (tls->stream == NULL) { /* a callback of the context has closed it */
         PyErr_Clear();
-        Py_XDECREF(result);
         return;
     }
-    bool again = result == NULL && bolide_ssl_wants_input(tls);
-    if (result == NULL && !again) {
+    bool again = status < 0 && bolide_ssl_wants_input(tls);
+    if (status < 0 && !again) {
         bolide_tls_fail(tls);
-        return;
-    }
-    Py_XDECREF(result);
-    if (again) {
+    } else if (again) {
         bolide_stream_list(tls->stream);
     } else {
         become_secure(tls);
@@ -186,11 +179,12 @@ static bool is_late_data(void) {
     return late;
 }
 
-/* Read what was fed, for nobody. -1 with an exception set; 0. */
+/* Read what was fed, for nobody: not into the buffer for input, from which an owner further up on the C stack may be
+ * reading what another stream has brought. -1 with an exception set; 0. */
 static int read_for_nobody(bolide_tls *tls, struct bolide_tls_shared *shared) {
     Py_ssize_t len = 1; /* the last one ends with SSLWantReadError */
     while (len > 0 && tls->stream != NULL && !(tls->flags & (TLS_PEER_CLOSED | TLS_FAILED))) {
-        len = bolide_ssl_read(tls, shared->in, BOLIDE_READ_BUF);
+        len = bolide_ssl_read(tls, shared->out, BOLIDE_TLS_RECORD);
     }
     tls->records = 0;
     if (len == 0) {
@@ -208,10 +202,8 @@ int bolide_tls_notify(bolide_tls *tls, struct bolide_tls_shared *shared) {
     if (tls->records > 0 && !(tls->stream->flags & BOLIDE_STREAM_READING) && read_for_nobody(tls, shared) < 0) {
         return -1;
     }
-    PyObject *result = PyObject_CallMethodNoArgs(tls->object, tls->st->str_unwrap);
-    if (result != NULL) {
+    if (bolide_ssl_shutdown(tls) == 0) {
         tls->flags |= TLS_PEER_CLOSED;
-        Py_DECREF(result);
     } else if (!bolide_ssl_wants_input(tls) && !is_late_data()) {
         return -1;
     }
@@ -220,7 +212,7 @@ int bolide_tls_notify(bolide_tls *tls, struct bolide_tls_shared *shared) {
 
 void bolide_tls_drop_input(bolide_tls *tls, struct bolide_tls_shared *shared) {
     bool failed = read_for_nobody(tls, shared) < 0;
-    if (bolide_ssl_end(tls, shared, true) < 0 || failed) {
+    if (bolide_ssl_end(tls, shared) < 0 || failed) {
         bolide_tls_fail(tls);
     } else {
         bolide_tls_finish_unwrap(tls);
@@ -325,6 +317,7 @@ void bolide_tls_release(bolide_stream *s) {
     if (tls != NULL) {
         s->tls = NULL;
         tls->stream = NULL;
+        bolide_tls_guard_forget(tls->guard);
         bolide_tls_forget(tls);
         cancel_timer(tls);
         Py_DECREF(tls);
@@ -333,11 +326,6 @@ void bolide_tls_release(bolide_stream *s) {
 
 bool bolide_tls_is_secure(const bolide_tls *tls) {
     return (tls->flags & TLS_SECURE) != 0;
-}
-
-PyObject *bolide_tls_object(bolide_tls *tls, bolide_loop *loop) {
-    bolide_ssl_expose(loop);
-    return Py_XNewRef(tls->object);
 }
 
 /* --- the type --------------------------------------------------------------------------------- */
@@ -365,6 +353,7 @@ static int tls_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(tls->context);
     Py_VISIT(tls->object);
     Py_VISIT(tls->raw);
+    Py_VISIT(tls->guard);
     Py_VISIT(tls->incoming);
     Py_VISIT(tls->outgoing);
     Py_VISIT(tls->timer);
@@ -381,6 +370,8 @@ static int tls_clear(PyObject *self) {
     Py_CLEAR(tls->context);
     Py_CLEAR(tls->object);
     Py_CLEAR(tls->raw);
+    bolide_tls_guard_forget(tls->guard);
+    Py_CLEAR(tls->guard);
     Py_CLEAR(tls->incoming);
     Py_CLEAR(tls->outgoing);
     Py_CLEAR(tls->timer);
@@ -432,7 +423,7 @@ static PyType_Spec tls_spec = {
 };
 
 int bolide_tls_init(PyObject *module, bolide_state *st) {
-    if (bolide_ssl_init(module, st) < 0) {
+    if (bolide_ssl_init(module, st) < 0 || bolide_tls_guard_init(module, st) < 0) {
         return -1;
     }
     return bolide_add_type(module, &tls_spec, NULL, &st->TLSType, false);

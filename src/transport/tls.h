@@ -25,9 +25,10 @@ typedef struct bolide_tls {
     bolide_state *st;                    /* kept by the loop that the stream belongs to */
     PyObject *context;                   /* ssl.SSLContext */
     PyObject *object;                    /* ssl.SSLObject */
-    PyObject *raw; /* what implements it and reads into our memory; NULL if its class overrides read() or write() */
-    PyObject *incoming; /* ssl.MemoryBIO of the loop: ciphertext from the peer */
-    PyObject *outgoing; /* ssl.MemoryBIO of the loop: ciphertext for the peer */
+    PyObject *raw;   /* what implements it and reads into our memory; NULL if its class has code of its own for that */
+    PyObject *guard; /* what its users find in place of `raw`; NULL if the BIOs are not shared */
+    PyObject *incoming; /* ssl.MemoryBIO, mostly that of the loop: ciphertext from the peer */
+    PyObject *outgoing; /* ssl.MemoryBIO, mostly that of the loop: ciphertext for the peer */
     PyObject *timer;    /* TimerHandle: the end of the handshake or of the shutdown; or NULL */
     PyObject *handshake_timeout, *shutdown_timeout; /* numbers of seconds, or NULL */
     bolide_outlist plain;                           /* output that is not encrypted yet */
@@ -52,16 +53,17 @@ int bolide_tls_check_context(bolide_state *st, PyObject *context);
 /* The handshake is complete. */
 bool bolide_tls_is_secure(const bolide_tls *tls);
 
-/* The SSLObject, for somebody else on that loop, where the stream is or was: a new reference, or NULL without one. */
-PyObject *bolide_tls_object(bolide_tls *tls, bolide_loop *loop);
-
 /* For tests of back-pressure: keep output as plaintext, however much, until it is released. */
 void bolide_tls_hold(bolide_tls *tls, bool hold);
 
 /* --- between stream.c, tls.c and tls_records.c ------------------------------------------------------------------- */
 
 void bolide_tls_input(bolide_stream *s, const char *data, size_t len); /* bytes from the socket */
-void bolide_tls_eof(bolide_stream *s);                                 /* the peer's FIN */
+
+/* Bytes that came before bolide_stream_start_tls(): the loop goes through them soon. 0, or -1 with an exception set. */
+int bolide_tls_ahead(bolide_stream *s, const char *data, size_t len);
+
+void bolide_tls_eof(bolide_stream *s); /* the peer's FIN */
 
 /* Encrypt some of the output. The number of bytes gained; 0: there is nothing to do, or it failed and the owner was
  * told. */

@@ -131,7 +131,7 @@ static void decrypt(bolide_tls *tls, struct bolide_tls_shared *shared, sink *to,
     tls->records += count;
     Py_ssize_t got = len > 0 && bolide_ssl_feed(tls, data, len) < 0 ? -1 : read_records(tls, to);
     PyObject *type, *value, *traceback;
-    bool failed = bolide_ssl_end(tls, shared, got <= 0) < 0 || PyErr_Occurred();
+    bool failed = bolide_ssl_end(tls, shared) < 0 || PyErr_Occurred();
     PyErr_Fetch(&type, &value, &traceback);
     if (failed || got == 0 || to->used == to->room) {
         deliver(tls, to);
@@ -163,7 +163,7 @@ static step advance_single(bolide_tls *tls, const char *data, size_t len) {
         return (step){.ended = true};
     }
     if (part > 0 && bolide_ssl_feed(tls, data, part) < 0) {
-        (void)bolide_ssl_end(tls, shared, true);
+        (void)bolide_ssl_end(tls, shared);
         bolide_tls_fail(tls);
     } else if (!(tls->flags & TLS_SECURE)) {
         bolide_tls_handshake(tls, shared);
@@ -302,7 +302,7 @@ static void after_input(bolide_tls *tls) {
     if (s->pending > 0) {
         bolide_stream_list(s);
     }
-    if (s->loop->tls->busy) {
+    if (bolide_ssl_is_taken(tls)) {
         bolide_tls_come_back(tls);
     }
 }
@@ -319,6 +319,15 @@ void bolide_tls_input(bolide_stream *s, const char *data, size_t len) {
     }
     after_input(tls);
     Py_DECREF(tls);
+}
+
+int bolide_tls_ahead(bolide_stream *s, const char *data, size_t len) {
+    bolide_tls *tls = s->tls;
+    if (keep(tls, data, len) < 0) {
+        return -1;
+    }
+    bolide_tls_come_back(tls);
+    return 0;
 }
 
 void bolide_tls_deliver_kept(bolide_tls *tls) {
@@ -464,7 +473,7 @@ size_t bolide_tls_encrypt(bolide_stream *s) {
     Py_INCREF(tls);
     Py_ssize_t made = make_round(tls, shared);
     if (made < 0) {
-        (void)bolide_ssl_end(tls, shared, true); /* with an alert, perhaps */
+        (void)bolide_ssl_end(tls, shared); /* with an alert, perhaps */
         bolide_tls_fail(tls);
         made = 0;
     } else {

@@ -3,6 +3,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "transport/tls_guard.h"
+
+#define PIECE 4096 /* what is dropped of a BIO at once */
+
 /* A buffer that shows C memory to the methods of ssl, for the time of one call. */
 typedef struct bolide_window {
     PyObject_HEAD char *data; /* NULL between calls */
@@ -55,7 +59,7 @@ struct bolide_tls_shared *bolide_ssl_shared(bolide_loop *loop) {
             PyErr_NoMemory();
             return NULL;
         }
-        shared->busy = shared->orphaned = shared->exposed = false;
+        shared->busy = shared->orphaned = shared->dirty = false;
         shared->window = PyObject_New(window, loop->st->WindowType);
         shared->incoming = PyObject_CallNoArgs(loop->st->ssl_MemoryBIO);
         shared->outgoing = shared->incoming != NULL ? PyObject_CallNoArgs(loop->st->ssl_MemoryBIO) : NULL;
@@ -171,6 +175,22 @@ Py_ssize_t bolide_ssl_write(bolide_tls *tls, const char *data, size_t len) {
     return as_size(result);
 }
 
+/* object.<name>(), or of what implements it <raw_name>(). */
+static int call_method(bolide_tls *tls, const char *name, const char *raw_name) {
+    PyObject *result = tls->guard != NULL ? PyObject_CallMethod(tls->raw, raw_name, NULL)
+                                          : PyObject_CallMethod(tls->object, name, NULL);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+int bolide_ssl_handshake(bolide_tls *tls) {
+    return call_method(tls, "do_handshake", "do_handshake");
+}
+
+int bolide_ssl_shutdown(bolide_tls *tls) {
+    return call_method(tls, "unwrap", "shutdown");
+}
+
 /* --- the shared BIOs -------------------------------------------------------------------------- */
 
 Py_ssize_t bolide_ssl_drain(bolide_tls *tls) {
@@ -199,13 +219,15 @@ static Py_ssize_t count_bytes(bolide_tls *tls, PyObject *bio) {
 
 /* 0, or -1 with an exception set. */
 static int make_empty(bolide_tls *tls, PyObject *bio) {
-    Py_ssize_t waiting = count_bytes(tls, bio);
-    if (waiting <= 0) {
-        return (int)waiting;
+    Py_ssize_t waiting;
+    while ((waiting = count_bytes(tls, bio)) > 0) {
+        PyObject *bytes = PyObject_CallMethod(bio, "read", "i", PIECE);
+        if (bytes == NULL) {
+            return -1;
+        }
+        Py_DECREF(bytes);
     }
-    PyObject *bytes = PyObject_CallMethodNoArgs(bio, tls->st->str_read);
-    Py_XDECREF(bytes);
-    return bytes != NULL ? 0 : -1;
+    return (int)waiting;
 }
 
 struct bolide_tls_shared *bolide_ssl_begin(bolide_tls *tls) {
@@ -213,13 +235,21 @@ struct bolide_tls_shared *bolide_ssl_begin(bolide_tls *tls) {
     if (shared == NULL || shared->busy) {
         return NULL;
     }
-    /* What was written past the transport must not go to another peer. */
-    if (shared->exposed && make_empty(tls, shared->outgoing) < 0) {
-        PyErr_Clear();
-        return NULL;
+    /* What one stream has left must not come to another. */
+    if (shared->dirty) {
+        if (make_empty(tls, shared->incoming) < 0 || make_empty(tls, shared->outgoing) < 0) {
+            PyErr_Clear();
+            return NULL;
+        }
+        shared->dirty = false;
     }
     shared->busy = true;
     return shared;
+}
+
+bool bolide_ssl_is_taken(const bolide_tls *tls) {
+    const struct bolide_tls_shared *shared = tls->stream->loop->tls;
+    return shared->busy || shared->dirty;
 }
 
 void bolide_ssl_leave(struct bolide_tls_shared *shared) {
@@ -229,14 +259,15 @@ void bolide_ssl_leave(struct bolide_tls_shared *shared) {
     }
 }
 
-int bolide_ssl_end(bolide_tls *tls, struct bolide_tls_shared *shared, bool unread) {
+int bolide_ssl_end(bolide_tls *tls, struct bolide_tls_shared *shared) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    int status = unread ? make_empty(tls, shared->incoming) : 0;
-    Py_ssize_t waiting = count_bytes(tls, shared->outgoing);
+    int status = make_empty(tls, tls->incoming);
+    Py_ssize_t waiting = count_bytes(tls, tls->outgoing);
     if (waiting < 0 || (waiting > 0 && bolide_ssl_drain(tls) < 0)) {
         status = -1;
     }
+    shared->dirty = status < 0;
     bolide_ssl_leave(shared);
     if (type != NULL) {
         PyErr_Clear();
@@ -278,6 +309,14 @@ int bolide_ssl_load(bolide_state *st) {
         st->ssl_SSLSyscallError == NULL || st->ssl_SSLZeroReturnError == NULL) {
         return -1;
     }
+    if (st->ssl_implementation == NULL) {
+        PyObject *module = PyImport_ImportModule("_ssl");
+        st->ssl_implementation = module != NULL ? PyObject_GetAttrString(module, "_SSLSocket") : NULL;
+        Py_XDECREF(module);
+        if (st->ssl_implementation == NULL) {
+            return -1;
+        }
+    }
     st->ssl_SSLWantReadError = import_ssl("SSLWantReadError");
     return st->ssl_SSLWantReadError == NULL ? -1 : 0;
 }
@@ -303,63 +342,99 @@ static int is_original(bolide_tls *tls, PyObject *name) {
     return same;
 }
 
-static int find_raw(bolide_tls *tls) {
-    int reads = is_original(tls, tls->st->str_read);
-    int writes = is_original(tls, tls->st->str_write);
-    if (reads < 0 || writes < 0) {
-        return -1;
-    }
-    if (reads && writes) {
-        tls->raw = PyObject_GetAttrString(tls->object, "_sslobj");
-        PyErr_Clear();
-    }
-    return 0;
-}
-
-void bolide_ssl_expose(bolide_loop *loop) {
-    if (loop->tls != NULL) {
-        loop->tls->exposed = true;
-    }
-}
-
-/* Has the context a callback that gets the SSLObject? */
-static bool has_callback(const bolide_tls *tls, const char *name) {
-    PyObject *callback = PyObject_GetAttrString(tls->context, name);
+/* What implements the object, if it is the ssl module's own: only that may read into our memory. A new reference, or
+ * NULL without an exception. */
+static PyObject *implementation_of(bolide_tls *tls) {
+    PyObject *raw = PyObject_GetAttrString(tls->object, "_sslobj");
     PyErr_Clear();
-    Py_XDECREF(callback);
-    return callback != NULL && callback != Py_None;
-}
-
-void bolide_ssl_look_for_callbacks(bolide_tls *tls) {
-    bool called = has_callback(tls, "_msg_callback") || (tls->server_side && has_callback(tls, "sni_callback"));
-    if (called && tls->stream != NULL) {
-        bolide_ssl_expose(tls->stream->loop);
+    if (raw != NULL && (PyObject *)Py_TYPE(raw) != tls->st->ssl_implementation) {
+        Py_CLEAR(raw);
     }
+    return raw;
 }
 
-int bolide_ssl_wrap(bolide_tls *tls, struct bolide_tls_shared *shared, const bolide_tls_options *options) {
-    tls->incoming = Py_NewRef(shared->incoming);
-    tls->outgoing = Py_NewRef(shared->outgoing);
+/* Is wrap_bio() of the context that of ssl.SSLContext, and what it makes an ssl.SSLObject? Then nobody but us gets to
+ * see the BIOs. -1 with an exception set. */
+static int is_plain(bolide_tls *tls) {
+    bolide_state *st = tls->st;
+    PyObject *original = PyObject_GetAttrString(st->ssl_SSLContext, "wrap_bio");
+    PyObject *method = PyObject_GetAttrString(tls->context, "wrap_bio");
+    PyObject *class = PyObject_GetAttrString(tls->context, "sslobject_class");
+    int plain = -1;
+    if (original != NULL && method != NULL && class != NULL) {
+        plain = class == st->ssl_SSLObject && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == original &&
+                PyMethod_GET_SELF(method) == tls->context;
+    }
+    Py_XDECREF(original);
+    Py_XDECREF(method);
+    Py_XDECREF(class);
+    return plain;
+}
+
+static PyObject *call_wrap_bio(bolide_tls *tls, const bolide_tls_options *options) {
     PyObject *method = PyObject_GetAttrString(tls->context, "wrap_bio");
     bool named = options->server_hostname != NULL && PyUnicode_Check(options->server_hostname) &&
                  PyUnicode_GET_LENGTH(options->server_hostname) > 0;
     PyObject *hostname = named && !options->server_side ? options->server_hostname : Py_None;
-    PyObject *args = NULL, *kwargs = NULL;
+    PyObject *args = NULL, *kwargs = NULL, *object = NULL;
     if (method != NULL) {
         args = PyTuple_Pack(2, tls->incoming, tls->outgoing);
         kwargs = Py_BuildValue("{s:O,s:O}", "server_side", options->server_side ? Py_True : Py_False, "server_hostname",
                                hostname);
     }
     if (args != NULL && kwargs != NULL) {
-        tls->object = PyObject_Call(method, args, kwargs);
+        object = PyObject_Call(method, args, kwargs);
     }
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     Py_XDECREF(method);
-    if (tls->object != NULL && (PyObject *)Py_TYPE(tls->object) != tls->st->ssl_SSLObject) {
-        shared->exposed = true; /* to the code of its class */
+    return object;
+}
+
+/* 1; 0: the object is not what was expected; -1 with an exception set. */
+static int wrap_shared(bolide_tls *tls, struct bolide_tls_shared *shared, const bolide_tls_options *options) {
+    int plain = is_plain(tls);
+    if (plain <= 0) {
+        return plain;
     }
-    return tls->object != NULL ? find_raw(tls) : -1;
+    tls->incoming = Py_NewRef(shared->incoming);
+    tls->outgoing = Py_NewRef(shared->outgoing);
+    tls->object = call_wrap_bio(tls, options);
+    if (tls->object == NULL) {
+        return -1;
+    }
+    bool expected = (PyObject *)Py_TYPE(tls->object) == tls->st->ssl_SSLObject;
+    tls->raw = expected ? implementation_of(tls) : NULL;
+    if (tls->raw == NULL) {
+        Py_CLEAR(tls->object);
+        Py_CLEAR(tls->incoming);
+        Py_CLEAR(tls->outgoing);
+        return 0;
+    }
+    return bolide_tls_guard_put(tls) < 0 ? -1 : 1;
+}
+
+static int wrap_alone(bolide_tls *tls, const bolide_tls_options *options) {
+    tls->incoming = PyObject_CallNoArgs(tls->st->ssl_MemoryBIO);
+    tls->outgoing = tls->incoming != NULL ? PyObject_CallNoArgs(tls->st->ssl_MemoryBIO) : NULL;
+    tls->object = tls->outgoing != NULL ? call_wrap_bio(tls, options) : NULL;
+    if (tls->object == NULL) {
+        return -1;
+    }
+    int reads = is_original(tls, tls->st->str_read);
+    int writes = is_original(tls, tls->st->str_write);
+    if (reads < 0 || writes < 0) {
+        return -1;
+    }
+    if (reads && writes) {
+        tls->raw = implementation_of(tls);
+    }
+    return 0;
+}
+
+int bolide_ssl_wrap(bolide_tls *tls, struct bolide_tls_shared *shared, const bolide_tls_options *options) {
+    int status = wrap_shared(tls, shared, options);
+    return status == 0 ? wrap_alone(tls, options) : status < 0 ? -1 : 0;
 }
 
 int bolide_ssl_init(PyObject *module, bolide_state *st) {

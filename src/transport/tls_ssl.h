@@ -11,9 +11,9 @@ struct bolide_tls_shared {
     struct bolide_window *window;
     PyObject *incoming; /* ssl.MemoryBIO of all the streams: ciphertext from the peer of the one that is at work */
     PyObject *outgoing; /* the same: ciphertext for its peer */
-    bool exposed;       /* somebody else has got an SSLObject, and might write by it, past the transport */
     bool busy;          /* a stream is at work further up on the C stack, or in a thread that has given up the GIL */
     bool orphaned;      /* the loop was closed meanwhile */
+    bool dirty;         /* for want of memory the BIOs could not be emptied */
     char out[BOLIDE_TLS_RECORD]; /* output of a record to be, gathered */
     char in[BOLIDE_READ_BUF];
 };
@@ -25,8 +25,9 @@ int bolide_ssl_load(bolide_state *st);
 /* loop->tls, made if it was not there. NULL with MemoryError set. */
 struct bolide_tls_shared *bolide_ssl_shared(bolide_loop *loop);
 
-/* Make the object: context.wrap_bio(incoming, outgoing, server_side=, server_hostname=). 0, or -1 with an exception
- * set. */
+/* Make the object: context.wrap_bio(incoming, outgoing, server_side=, server_hostname=), over the shared BIOs and
+ * behind a guard (tls_guard.h); over BIOs of its own where the context or the object have code of a user's. 0, or -1
+ * with an exception set. */
 int bolide_ssl_wrap(bolide_tls *tls, struct bolide_tls_shared *shared, const bolide_tls_options *options);
 
 /* The streams of a loop share their BIOs, which are empty between this and that call: one stream works with them at a
@@ -34,11 +35,11 @@ int bolide_ssl_wrap(bolide_tls *tls, struct bolide_tls_shared *shared, const bol
  * finds them taken: NULL without an exception set. NULL too once the stream is closed. */
 struct bolide_tls_shared *bolide_ssl_begin(bolide_tls *tls);
 
-/* Queue what was made for the peer, and drop input that was not read (`unread`: there may be some), which only an error
- * leaves behind. 0, or -1 with MemoryError set. An exception that is set stays. */
-int bolide_ssl_end(bolide_tls *tls, struct bolide_tls_shared *shared, bool unread);
+/* Queue what was made for the peer, and drop input that was not read, which an error leaves behind, or a stream that
+ * was closed meanwhile. 0, or -1 with MemoryError set. An exception that is set stays. */
+int bolide_ssl_end(bolide_tls *tls, struct bolide_tls_shared *shared);
 
-/* The same when both BIOs are known to be empty. */
+/* The same when nothing was fed and all was drained. */
 void bolide_ssl_leave(struct bolide_tls_shared *shared);
 
 /* Between begin and end. Move ciphertext from the socket into the BIO. 0, or -1 with an exception set. */
@@ -51,11 +52,13 @@ Py_ssize_t bolide_ssl_read(bolide_tls *tls, char *to, size_t room);
 /* Between begin and end. Encrypt `len` bytes into the BIO: the number taken, or -1 with an exception set. */
 Py_ssize_t bolide_ssl_write(bolide_tls *tls, const char *data, size_t len);
 
-/* An SSLObject of this loop is given to somebody. */
-void bolide_ssl_expose(bolide_loop *loop);
+/* Between begin and end. Go on with the handshake, or make a close_notify and look for the peer's. 0, or -1 with an
+ * exception set. */
+int bolide_ssl_handshake(bolide_tls *tls);
+int bolide_ssl_shutdown(bolide_tls *tls);
 
-/* After a handshake: the context's callbacks may have got it. */
-void bolide_ssl_look_for_callbacks(bolide_tls *tls);
+/* Nobody can take the BIOs now, but somebody will be able to later: come back then. */
+bool bolide_ssl_is_taken(const bolide_tls *tls);
 
 /* Queue the ciphertext that was made for the socket: its length, or -1 with an exception set. */
 Py_ssize_t bolide_ssl_drain(bolide_tls *tls);

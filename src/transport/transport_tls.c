@@ -118,7 +118,7 @@ PyObject *bolide_transport_tls_info(bolide_transport *t, PyObject *name) {
         return NULL;
     }
     if (PyUnicode_Compare(name, st->str_ssl_object) == 0) {
-        return bolide_tls_object(tls, t->loop);
+        return Py_XNewRef(tls->object);
     }
     PyObject *method = PyUnicode_Compare(name, st->str_peercert) == 0      ? st->str_getpeercert
                        : PyUnicode_Compare(name, st->str_cipher) == 0      ? st->str_cipher
@@ -199,10 +199,9 @@ static PyObject *start_tls(PyObject *self, PyObject *args) {
         t->flags &= ~(unsigned)(BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_EOF_READ);
         Py_XSETREF(t->waiter, Py_NewRef(waiter));
         if (bolide_transport_secure(t, &options) == 0) {
-            if (ahead.len > 0 && t->stream.tls != NULL) {
-                bolide_tls_input(&t->stream, ahead.buf, (size_t)ahead.len);
-            }
-            result = Py_NewRef(Py_None);
+            bool early = ahead.len > 0 && t->stream.tls != NULL;
+            int status = early ? bolide_tls_ahead(&t->stream, ahead.buf, (size_t)ahead.len) : 0;
+            result = status == 0 ? Py_NewRef(Py_None) : NULL;
         } else {
             Py_CLEAR(t->waiter);
         }

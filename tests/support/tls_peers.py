@@ -129,3 +129,55 @@ class Echo(Recorder):
     def data_received(self, data):
         super().data_received(data)
         self.transport.write(data)
+
+
+class CiphertextPeer(Recorder):
+    """A TLS client over a plain transport, which decides about each byte that it sends."""
+
+    def __init__(self):
+        super().__init__()
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = authority().client().wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        self.secure = asyncio.get_running_loop().create_future()
+        self.plain = bytearray()
+        self.alert = None
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.advance()
+
+    def data_received(self, data):
+        self.incoming.write(data)
+        self.advance()
+
+    def advance(self):
+        try:
+            if not self.secure.done():
+                self.tls.do_handshake()
+                self.secure.set_result(None)
+            while True:
+                self.plain += self.tls.read(65536)
+                self._changed.set()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self.alert = error.reason
+        finally:
+            if not self.secure.done():
+                self.transport.write(self.outgoing.read())
+
+    async def until_decrypted(self, count):
+        await self.until(lambda self: len(self.plain) >= count)
+
+    def encrypt(self, payload):
+        self.tls.write(payload)
+        return self.outgoing.read()
+
+
+async def cut_peers(address, count):
+    loop = asyncio.get_running_loop()
+    peers = [(await loop.create_connection(CiphertextPeer, *address))[1] for _ in range(count)]
+    await asyncio.gather(*(peer.secure for peer in peers))
+    for peer in peers:
+        peer.transport.write(peer.outgoing.read())  # the client's Finished
+    return peers

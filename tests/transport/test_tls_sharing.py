@@ -11,59 +11,7 @@ import pytest
 from support.certificates import authority
 from support.loops import only_bolide, with_loop
 from support.protocols import Recorder
-from support.tls_peers import Accepted, Buffered, Echo, blocking_client, connect, read_to_eof, serving
-
-
-class CiphertextPeer(Recorder):
-    """A TLS client over a plain transport, which decides about each byte that it sends."""
-
-    def __init__(self):
-        super().__init__()
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = authority().client().wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
-        self.secure = asyncio.get_running_loop().create_future()
-        self.plain = bytearray()
-        self.alert = None
-
-    def connection_made(self, transport):
-        super().connection_made(transport)
-        self.advance()
-
-    def data_received(self, data):
-        self.incoming.write(data)
-        self.advance()
-
-    def advance(self):
-        try:
-            if not self.secure.done():
-                self.tls.do_handshake()
-                self.secure.set_result(None)
-            while True:
-                self.plain += self.tls.read(65536)
-                self._changed.set()
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLError as error:
-            self.alert = error.reason
-        finally:
-            if not self.secure.done():
-                self.transport.write(self.outgoing.read())
-
-    async def until_decrypted(self, count):
-        await self.until(lambda self: len(self.plain) >= count)
-
-    def encrypt(self, payload):
-        self.tls.write(payload)
-        return self.outgoing.read()
-
-
-async def cut_peers(address, count):
-    loop = asyncio.get_running_loop()
-    peers = [(await loop.create_connection(CiphertextPeer, *address))[1] for _ in range(count)]
-    await asyncio.gather(*(peer.secure for peer in peers))
-    for peer in peers:
-        peer.transport.write(peer.outgoing.read())  # the client's Finished
-    return peers
+from support.tls_peers import Accepted, Buffered, Echo, blocking_client, connect, cut_peers, read_to_eof, serving
 
 
 @pytest.mark.parametrize(
@@ -163,22 +111,6 @@ async def test_an_sni_callback_that_works_with_other_connections():
         for protocol in (first, second):
             protocol.transport.abort()
             await protocol.until_event("lost")
-
-
-@only_bolide
-@with_loop
-async def test_what_is_written_by_the_ssl_object_goes_to_no_other_peer():
-    async with serving(Echo) as (address, protocols, _):
-        one, other = await connect(address), await connect(address)
-        one.transport.get_extra_info("ssl_object").write(b"past the transport")
-        other.transport.write(b"hello")
-        await other.until_received(5)
-        assert other.data == b"hello"
-        one.transport.write(b"a record too late")  # its peer misses the one before
-        await one.until_event("lost")
-        assert [bytes(protocol.data) for protocol in protocols] == [b"", b"hello"]
-        other.transport.abort()
-        await other.until_event("lost")
 
 
 @with_loop
