@@ -192,7 +192,8 @@ static int put_message(bolide_conn *c, int opcode, const char *data, size_t len,
     if (ws->deflate != NULL && len >= COMPRESS_MIN) {
         return put_compressed(c, opcode, data, len, message);
     }
-    bool immutable = PyBytes_CheckExact(message) || PyUnicode_Check(message);
+    /* Exact ones: what an object of a derived class does at its end must not happen while its content is sent. */
+    bool immutable = PyBytes_CheckExact(message) || PyUnicode_CheckExact(message);
     if (!immutable || len > SHARED_MAX || !is_repeated(c, message, data, len, false)) {
         return put_frame(c, opcode, false, data, len, immutable ? message : NULL);
     }

@@ -127,3 +127,28 @@ def test_a_loop_that_sends_while_it_schedules():
                 client.close()
         """
     )
+
+
+@pytest.mark.parametrize("size", [50_000, 300_000])
+@pytest.mark.parametrize("prank", ["server.abort()", 'send({"type": "websocket.send", "text": "y" * 100_000})'])
+def test_a_text_that_acts_at_its_end(prank, size):
+    """The last reference to it may be the one that keeps it until it has been sent."""
+    run_server(
+        f"""
+        class Text(str):
+            def __del__(self):
+                if play:
+                    play.pop()()
+        play = []
+        async def app(scope, receive, send):
+            await receive()
+            await send({{"type": "websocket.accept"}})
+            play.append(lambda: {prank})
+            with contextlib.suppress(OSError):
+                for _ in range(20):
+                    await send({{"type": "websocket.send", "text": Text("x" * {size})}})
+        async def main():
+            await ask(UPGRADE.replace(b"permessage-deflate", b"none"), until=b"\\x88\\x02")
+            assert not play
+        """
+    )
