@@ -40,6 +40,19 @@ static int make_websocket_templates(bolide_server *server, PyObject *root_path, 
     return result;
 }
 
+/* server->extensions anew: its dicts are shared by scopes until one of them is written into. 0, or -1 with an exception
+ * set. */
+static int make_extensions(bolide_server *server) {
+    bolide_asgi_state *as = server->st->asgi;
+    PyObject *extensions = Py_BuildValue("{O:{},O:{},O:{},O:{}}", as->str_early_hint, as->str_pathsend,
+                                         as->str_response_trailers, as->str_zerocopysend);
+    if (extensions == NULL) {
+        return -1;
+    }
+    Py_XSETREF(server->extensions, extensions);
+    return 0;
+}
+
 int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version) {
     bolide_state *st = server->st;
     bolide_asgi_state *as = st->asgi;
@@ -49,9 +62,7 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
     }
     server->asgi = bolide_template_new(asgi, 1);
     Py_DECREF(asgi);
-    server->extensions = Py_BuildValue("{O:{},O:{},O:{},O:{}}", as->str_early_hint, as->str_pathsend,
-                                       as->str_response_trailers, as->str_zerocopysend);
-    if (server->asgi == NULL || server->extensions == NULL) {
+    if (server->asgi == NULL || make_extensions(server) < 0) {
         return -1;
     }
     /* Every key is there from the start, in the order of the specification: setting one later changes no more than a
@@ -175,6 +186,23 @@ static int set_shared(PyObject *scope, PyObject *key, PyObject **shared, PyObjec
     return unchanged >= 0 ? PyDict_SetItem(scope, key, *shared) : -1;
 }
 
+/* scope["extensions"] of a request that is no WebSocket's: a dict of its own. What stands in there is shared until some
+ * application has written into it. 0, or -1 with an exception set. */
+static int set_extensions(bolide_server *server, PyObject *scope) {
+    PyObject *key, *value;
+    Py_ssize_t pos = 0;
+    while (PyDict_Next(server->extensions, &pos, &key, &value)) {
+        if (PyDict_GET_SIZE(value) == 0) {
+            continue;
+        }
+        if (make_extensions(server) < 0) {
+            return -1;
+        }
+        break;
+    }
+    return set_copy(scope, server->st->asgi->str_extensions, server->extensions);
+}
+
 /* The items that the scope of a WebSocket has besides. */
 static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *subprotocols) {
     bolide_server *server = r->server;
@@ -227,7 +255,7 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
         return -1;
     }
     if (r->ws == NULL && (set_copy(scope, as->str_asgi, server->asgi) < 0 ||
-                          set_copy(scope, as->str_extensions, server->extensions) < 0)) {
+                          set_extensions(server, scope) < 0)) {
         return -1;
     }
     if (r->ws == NULL && r->method != as->methods[HTTP_GET] && PyDict_SetItem(scope, as->str_method, r->method) < 0) {

@@ -275,6 +275,7 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(s->scope);
     Py_VISIT(s->ws_scope);
     Py_VISIT(s->asgi);
+    Py_VISIT(s->extensions);
     Py_VISIT(s->ws_asgi);
     Py_VISIT(s->ws_denial);
     Py_VISIT(s->state);

@@ -128,5 +128,7 @@ async def vandal(scope, receive, send):
     scope["headers"].clear()
     scope["asgi"].clear()
     scope["state"].clear()
+    for extension in scope.get("extensions", {}).values():
+        extension["vandal"] = "was here"
     scope.clear()
     await respond(send, b"done")
