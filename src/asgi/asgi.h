@@ -250,7 +250,7 @@ static inline bool bolide_request_is_gone(const bolide_request *r) {
 /* 0 when the calling thread is the loop's; -1 with RuntimeError set. */
 int bolide_request_check_thread(const bolide_request *r);
 
-/* The callback of the request's task. 0, or -1 with TypeError set when it is not done. */
+/* The callback of the request's task. 0, or -1 with an exception set: TypeError when it is not done. */
 int bolide_request_end_task(bolide_request *r, PyObject *task);
 
 /* Cancel the tasks of all running requests of the server. 0, or -1 with an exception set. */

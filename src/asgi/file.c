@@ -30,6 +30,7 @@ static int begin(bolide_request *r, int fd, uint64_t offset, uint64_t size, bool
         PyErr_SetString(PyExc_RuntimeError, "another message was sent meanwhile");
     } else {
         result = bolide_response_open_piece(&r->conn->stream, &r->response, size, more || trailers);
+        result = result == 0 && r->conn == NULL ? bolide_request_disconnected(r) : result;
     }
     if (result < 0) {
         (void)close(fd);

@@ -39,6 +39,7 @@ static void detach(bolide_request *r) {
     if (r->conn != NULL) {
         r->conn->request = NULL;
         r->conn = NULL;
+        bolide_file_end(r); /* the application may keep us for long */
         Py_DECREF(r);
     }
 }
@@ -198,6 +199,9 @@ static int follow(bolide_request *r, PyObject *task, PyObject *receive, PyObject
 }
 
 int bolide_request_end_task(bolide_request *r, PyObject *task) {
+    if (bolide_request_check_thread(r) < 0) {
+        return -1;
+    }
     int done = task == r->task ? bolide_task_is_done(r->server, task) : 0;
     if (done <= 0) {
         if (done == 0) {

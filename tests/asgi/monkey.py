@@ -76,6 +76,44 @@ class Pair(list):
         return super().__iter__()
 
 
+class Text(str):
+    """A text that acts at its end."""
+
+    monkey: "Monkey"
+
+    def __del__(self):
+        self.monkey.maybe()
+
+
+class Content(bytes):
+    """Bytes that act at their end."""
+
+    monkey: "Monkey"
+
+    def __del__(self):
+        self.monkey.maybe()
+
+
+class Number:
+    """A number that acts when it is read."""
+
+    monkey: "Monkey"
+
+    def __index__(self):
+        self.monkey.maybe()
+        return 1000
+
+
+class Truth:
+    """A truth that acts when it is asked for."""
+
+    monkey: "Monkey"
+
+    def __bool__(self):
+        self.monkey.maybe()
+        return True
+
+
 class Monkey(of_loop.Monkey):
     """Calls methods of a Server and what it gives to its application."""
 
@@ -84,7 +122,7 @@ class Monkey(of_loop.Monkey):
         self.listening = []
         self.clients = []
         self.tls = authority().server()
-        for kind in (Message, Body, Pair):
+        for kind in (Message, Body, Pair, Text, Content, Number, Truth):
             kind.monkey = self
 
     def argument(self):
@@ -113,15 +151,23 @@ class Monkey(of_loop.Monkey):
             "type": self.random.choice(likely if likely and odd() < 0.8 else TYPES),
             "status": self.random.choice([200, 204, 304, 403, 500]) if odd() < 0.9 else self.argument(),
             "headers": self.headers(),
-            "body": self.random.choice([b"ok", b"", b"z" * 200_000, Body(b"ok"), memoryview(b"ok"), self.argument()]),
-            "bytes": self.random.choice([None, b"hello", os.urandom(100_000), Body(b"x"), self.argument()]),
-            "text": self.random.choice([None, "text", "\xe4" * 5000, self.argument()]),
+            "body": self.random.choice(
+                [b"ok", b"", b"z" * 200_000, Body(b"ok"), Content(b"z" * 50_000), memoryview(b"ok"), self.argument()]
+            ),
+            "bytes": self.random.choice(
+                [None, b"hello", os.urandom(100_000), Body(b"x"), Content(b"y" * 50_000), self.argument()]
+            ),
+            "text": self.random.choice([None, "text", "\xe4" * 5000, Text("x" * 50_000), self.argument()]),
             "file": self.file if odd() < 0.9 else self.argument(),
             "path": __file__ if odd() < 0.9 else self.argument(),
             "links": [b"</x>; rel=preload"] if odd() < 0.9 else self.argument(),
         }
-        for key, value in [("more_body", True), ("trailers", True), ("code", 1000), ("reason", "enough"), ("count", 9)]:
-            if odd() < 0.3:
+        for key, value in [
+            *(("more_body", True), ("more_body", Truth()), ("trailers", True), ("trailers", Truth())),
+            *(("code", 1000), ("code", Number()), ("reason", "enough"), ("reason", Text("enough"))),
+            *(("count", 9), ("count", Number()), ("offset", Number())),
+        ]:
+            if odd() < 0.2:
                 message[key] = value if odd() < 0.8 else self.argument()
         return Message(message) if odd() < 0.3 else message
 

@@ -235,6 +235,66 @@ def test_receive_takes_no_futures():
     )
 
 
+def test_a_task_whose_end_another_thread_tells():
+    run_server(
+        """
+        async def app(scope, receive, send):
+            def tell():
+                try:
+                    receive(task)
+                except RuntimeError as error:
+                    errors.append(error)
+            def tell_by_another(task):
+                thread = threading.Thread(target=tell)
+                thread.start()
+                thread.join()
+            task = asyncio.current_task()
+            task.add_done_callback(tell_by_another)
+            await asyncio.sleep(0)
+            await finish(send)
+        async def main():
+            for _ in range(3):
+                assert (await ask(GET)).endswith(b"ok")
+            assert len(errors) == 3, errors
+        """
+    )
+
+
+def test_a_file_for_a_client_that_has_left_is_closed():
+    """Whatever the application does after that."""
+    run_server(
+        """
+        import tempfile
+        def is_open(path):
+            def target(number):
+                with contextlib.suppress(OSError):
+                    return os.readlink("/proc/self/fd/" + number)
+            return any(target(number) == path for number in os.listdir("/proc/self/fd"))
+        async def app(scope, receive, send):
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "file")
+                with open(path, "wb") as file:
+                    file.truncate(1 << 28)
+                await receive()
+                await send({**HEAD, "headers": []})
+                sending = send({"type": "http.response.pathsend", "path": path})
+                assert is_open(path)
+                begun.set()
+                assert (await receive())["type"] == "http.disconnect"
+                assert not is_open(path)
+                sending.close()
+            left.set()
+        begun = asyncio.Event()
+        left = asyncio.Event()
+        async def main():
+            client = await connect(GET)
+            await begun.wait()
+            client.close()
+            await left.wait()
+        """
+    )
+
+
 KINDS_OF_LOOP = """
 class Closing(type(loop)):
     closing = False
