@@ -254,8 +254,7 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
         PyDict_SetItem(scope, as->str_headers, headers) < 0) {
         return -1;
     }
-    if (r->ws == NULL && (set_copy(scope, as->str_asgi, server->asgi) < 0 ||
-                          set_extensions(server, scope) < 0)) {
+    if (r->ws == NULL && (set_copy(scope, as->str_asgi, server->asgi) < 0 || set_extensions(server, scope) < 0)) {
         return -1;
     }
     if (r->ws == NULL && r->method != as->methods[HTTP_GET] && PyDict_SetItem(scope, as->str_method, r->method) < 0) {
