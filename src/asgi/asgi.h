@@ -86,6 +86,7 @@ typedef struct bolide_asgi_state {
     PyObject *exc_info_names;          /* ... of logger.error(message, exc_info=) */
     PyObject *task_done;               /* asyncio.Task.done */
     PyObject *task_result;             /* asyncio.Task.result */
+    PyMethodDef *wakeup;               /* what an asyncio.Task adds to a future that it awaits; NULL: not seen yet */
     PyObject *ensure_future;           /* asyncio.ensure_future */
     PyObject *get_logger;              /* logging.getLogger */
     PyObject *methods[BOLIDE_METHODS]; /* str, by llhttp's number */
@@ -137,6 +138,8 @@ typedef struct bolide_server {
     PyObject *ws_extensions; /* dict: scope["extensions"] starts as a copy of it, for a WebSocket */
     PyObject *ws_asgi;       /* dict: scope["asgi"] of WebSockets */
     PyObject *ws_denial;     /* dict, empty: their scope["extensions"]["websocket.http.response"] */
+    PyObject *ws_subprotocols; /* list, empty: scope["subprotocols"] of those whose clients offer none; or NULL */
+    Py_ssize_t ws_added_keys;  /* what an application has added to ws_scope at most; -1: no one has accepted yet */
     bolide_ws_config ws;     /* what WebSocket connections share */
     size_t ws_max_queue;     /* messages that wait for an application before reading stops */
     bool websockets;         /* requests for a WebSocket are served as such */
@@ -178,13 +181,17 @@ struct bolide_request {
     PyObject_HEAD bolide_server *server; /* strong */
     bolide_conn *conn;                   /* NULL once the connection is gone or serves another request */
     vectorcallfunc send;                 /* calling the object sends a message */
-    PyObject *scope;                     /* until the application is called */
+    PyObject *scope;                     /* until the application is called, or has accepted a WebSocket */
     PyObject *task;                      /* while it is suspended */
     PyObject *body;              /* bytes received and not yet taken by the application, or NULL; no one else has it */
     PyObject *method, *target;   /* str, for the access log; NULL when there is none */
     PyObject *client;            /* likewise */
     bolide_access *access;       /* for an access log with details, owned; else NULL */
-    bolide_awaitable *waiters;   /* list of the awaitables that are suspended; borrowed */
+    union {                      /* the awaitables that are suspended, borrowed: */
+        bolide_awaitable *waiter;   /* ... the only one, or NULL */
+        bolide_awaitable **waiters; /* ... several, in their order; owned */
+    };
+    uint32_t waiter_count;       /* their number */
     bolide_request *prev, *next; /* server->running */
     bolide_websocket *ws;        /* of a request for a WebSocket: `websocket`; else NULL */
     bolide_response response;
@@ -228,7 +235,7 @@ struct bolide_awaitable {
     PyObject_HEAD bolide_request *request; /* strong; NULL for the one that is always done */
     PyObject *callback;                    /* what the task that awaits it wants called when it may go on, or NULL */
     PyObject *context;                     /* ... to call it in; or the message of a cancellation; or NULL */
-    bolide_awaitable *next;                /* request->waiters, while it is awaited */
+    bool bare;                             /* callback is the task, whose wake-up is to be called */
     uint8_t kind;                          /* bolide_await_kind */
     uint8_t state;                         /* AWAIT_* */
     bool blocking;                         /* _asyncio_future_blocking */
@@ -275,6 +282,10 @@ PyObject *bolide_task_result(bolide_server *server, PyObject *task);
 
 /* The dict that every scope of the server is a copy of. 0, or -1 with an exception set. */
 int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version);
+
+/* An application has accepted a WebSocket: have as many keys in its `scope` as in those that follow take no memory
+ * that is not needed. */
+void bolide_scope_learn(bolide_server *server, PyObject *scope);
 
 /* Fill r->scope, and what the access log needs, from the head of its request. 0; the status to refuse it with; or -1
  * with an exception set. */

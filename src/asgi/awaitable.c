@@ -1,6 +1,6 @@
 #include "asgi/asgi.h"
 
-#include <structmember.h>
+#include <stdlib.h>
 
 /* An awaitable that has to wait is also the future that it hands to the task: by the protocol of futures that are not
  * asyncio's own, in a third of the memory of one of those, which matters for as many WebSockets as wait in receive().
@@ -25,10 +25,9 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind) {
     }
     a->request = (bolide_request *)Py_NewRef(r);
     a->callback = a->context = NULL;
-    a->next = NULL;
     a->kind = (uint8_t)kind;
     a->state = AWAIT_NEW;
-    a->blocking = false;
+    a->blocking = a->bare = false;
     PyObject_GC_Track((PyObject *)a);
     return (PyObject *)a;
 }
@@ -37,15 +36,83 @@ static bool is_awaited(const bolide_awaitable *a) {
     return a->state >= AWAIT_WAITING && a->state <= AWAIT_CANCELLED;
 }
 
+/* --- the awaitables of a request that are suspended --------------------------------------------------------------- */
+
+/* Those of `r`, r->waiter_count in number, in the order in which they began to wait. */
+static bolide_awaitable **waiters_of(bolide_request *r) {
+    return r->waiter_count > 1 ? r->waiters : &r->waiter;
+}
+
+/* At the end: who waits first is woken first. 0, or -1 with MemoryError set. */
+static int add_waiter(bolide_request *r, bolide_awaitable *a) {
+    if (r->waiter_count == 0) {
+        r->waiter = a;
+    } else {
+        bolide_awaitable *first = r->waiter_count == 1 ? r->waiter : NULL;
+        bolide_awaitable **items = realloc(first == NULL ? r->waiters : NULL, (r->waiter_count + 1) * sizeof(a));
+        if (items == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        items[0] = first != NULL ? first : items[0];
+        items[r->waiter_count] = a;
+        r->waiters = items;
+    }
+    r->waiter_count++;
+    return 0;
+}
+
+static void remove_waiter(bolide_request *r, const bolide_awaitable *a) {
+    bolide_awaitable **items = waiters_of(r);
+    uint32_t i = 0;
+    while (items[i] != a) {
+        i++;
+    }
+    r->waiter_count--;
+    memmove(items + i, items + i + 1, (r->waiter_count - i) * sizeof(*items));
+    if (r->waiter_count == 1) {
+        bolide_awaitable *last = items[0];
+        free(items);
+        r->waiter = last;
+    }
+}
+
+/* --- waiting ------------------------------------------------------------------------------------------------------ */
+
+/* Is it the wake-up of a task, which says no more than of which one? It is a builtin method, an object of 80 bytes for
+ * each WebSocket that waits; the task alone is kept, and one that is equal is made when it is called. */
+static bool is_wakeup(const bolide_awaitable *a, PyObject *callback) {
+    bolide_server *server = a->request->server;
+    if (!PyCFunction_CheckExact(callback)) {
+        return false;
+    }
+    const PyCFunctionObject *f = (PyCFunctionObject *)callback;
+    bolide_asgi_state *as = server->st->asgi;
+    if (f->m_self == NULL || !Py_IS_TYPE(f->m_self, (PyTypeObject *)server->st->asyncio_Task) || f->m_module != NULL ||
+        f->m_ml->ml_flags != METH_O) {
+        return false;
+    }
+    if (as->wakeup == NULL) {
+        as->wakeup = f->m_ml;
+    }
+    return as->wakeup == f->m_ml;
+}
+
+/* What is to be called. New reference, NULL with MemoryError set. */
+static PyObject *get_callback(const bolide_awaitable *a) {
+    return a->bare ? PyCFunction_New(bolide_asgi_of(a->request)->wakeup, a->callback) : Py_NewRef(a->callback);
+}
+
+static void set_callback(bolide_awaitable *a, PyObject *callback, PyObject *context) {
+    a->bare = is_wakeup(a, callback);
+    a->callback = Py_NewRef(a->bare ? PyCFunction_GET_SELF(callback) : callback);
+    a->context = Py_NewRef(context);
+}
+
 /* Leave the request's waiters for the state `state`. */
 static void end_waiting(bolide_awaitable *a, int state) {
     if (is_awaited(a)) {
-        bolide_awaitable **link = &a->request->waiters;
-        while (*link != a) {
-            link = &(*link)->next;
-        }
-        *link = a->next;
-        a->next = NULL;
+        remove_waiter(a->request, a);
     }
     a->state = (uint8_t)state;
     Py_CLEAR(a->callback);
@@ -58,15 +125,11 @@ static int begin_waiting(bolide_awaitable *a) {
         PyErr_SetString(PyExc_RuntimeError, "receive() or send() is being awaited already");
         return -1;
     }
+    if (add_waiter(a->request, a) < 0) {
+        return -1;
+    }
     a->state = AWAIT_WAITING;
     a->blocking = true;
-    /* At the end: who waits first is woken first. */
-    bolide_awaitable **link = &a->request->waiters;
-    a->next = NULL;
-    while (*link != NULL) {
-        link = &(*link)->next;
-    }
-    *link = a;
     return 0;
 }
 
@@ -200,11 +263,8 @@ static PyObject *method_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 /* --- as a future -------------------------------------------------------------------------------------------------- */
 
-/* Have callback(a) called soon, unless it is NULL. Takes the references. 0, or -1 with an exception set. */
+/* Have callback(a) called soon. Takes the references. 0, or -1 with an exception set. */
 static int schedule(bolide_awaitable *a, PyObject *callback, PyObject *context) {
-    if (callback == NULL) {
-        return 0;
-    }
     bolide_server *server = a->request->server;
     PyObject *args[] = {(PyObject *)server->loop, callback, (PyObject *)a, context};
     PyObject *result = PyObject_VectorcallMethod(server->st->str_call_soon, args, 3, server->st->asgi->context_names);
@@ -216,10 +276,14 @@ static int schedule(bolide_awaitable *a, PyObject *callback, PyObject *context) 
 
 /* The wait is over: let the task go on. 0, or -1 with an exception set. */
 static int complete(bolide_awaitable *a, int state) {
-    PyObject *callback = a->callback, *context = a->context;
+    PyObject *callback = NULL, *kept = a->callback, *context = a->context;
+    if (kept != NULL && (callback = get_callback(a)) == NULL) {
+        return -1;
+    }
     a->state = (uint8_t)state;
     a->callback = a->context = NULL;
-    return schedule(a, callback, context);
+    Py_XDECREF(kept);
+    return callback != NULL ? schedule(a, callback, context) : 0;
 }
 
 static void wake(bolide_awaitable *a) {
@@ -278,8 +342,8 @@ static PyObject *add_done_callback(PyObject *self, PyObject *const *args, Py_ssi
     if (a->state != AWAIT_WAITING) {
         return schedule(a, Py_NewRef(args[0]), context) == 0 ? Py_NewRef(Py_None) : NULL;
     }
-    a->callback = Py_NewRef(args[0]);
-    a->context = context;
+    set_callback(a, args[0], context);
+    Py_DECREF(context);
     Py_RETURN_NONE;
 }
 
@@ -291,13 +355,14 @@ static PyObject *remove_done_callback(PyObject *self, PyObject *callback) {
     bolide_awaitable *a = (bolide_awaitable *)self;
     int same = 0;
     if (a->callback != NULL) {
-        PyObject *ours = Py_NewRef(a->callback);
-        same = PyObject_RichCompareBool(ours, callback, Py_EQ);
-        if (same > 0 && a->callback == ours) {
+        PyObject *kept = Py_NewRef(a->callback), *ours = get_callback(a);
+        same = ours != NULL ? PyObject_RichCompareBool(ours, callback, Py_EQ) : -1;
+        if (same > 0 && a->callback == kept) {
             Py_CLEAR(a->callback);
             Py_CLEAR(a->context);
         }
-        Py_DECREF(ours);
+        Py_XDECREF(ours);
+        Py_DECREF(kept);
     }
     return same < 0 ? NULL : PyLong_FromLong(same);
 }
@@ -352,12 +417,12 @@ static PyObject *result(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind) {
-    if (r->waiters == NULL || r->server->loop->closed) {
+    if (r->waiter_count == 0 || r->server->loop->closed) {
         return;
     }
-    if (r->waiters->next == NULL) {
-        if (r->waiters->kind == kind) {
-            PyObject *only = Py_NewRef(r->waiters);
+    if (r->waiter_count == 1) {
+        if (r->waiter->kind == kind) {
+            PyObject *only = Py_NewRef(r->waiter);
             wake((bolide_awaitable *)only);
             Py_DECREF(only);
         }
@@ -365,7 +430,8 @@ void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind) {
     }
     /* They are collected first: what completing a future does is not ours to know. */
     PyObject *waiters = PyList_New(0);
-    for (bolide_awaitable *a = r->waiters; waiters != NULL && a != NULL; a = a->next) {
+    for (uint32_t i = 0; waiters != NULL && i < r->waiter_count; i++) {
+        bolide_awaitable *a = waiters_of(r)[i];
         if (a->kind == kind && PyList_Append(waiters, (PyObject *)a) < 0) {
             Py_CLEAR(waiters);
         }

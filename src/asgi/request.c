@@ -269,7 +269,9 @@ static void run(bolide_request *r) {
     if (receive != NULL) {
         PyObject *args[] = {NULL, r->scope, receive, (PyObject *)r};
         coro = PyObject_Vectorcall(r->server->app, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        Py_CLEAR(r->scope);
+        if (r->ws == NULL) {
+            Py_CLEAR(r->scope);
+        }
     }
     if (coro != NULL) {
         task = bolide_task_new(r->server, coro, &context);

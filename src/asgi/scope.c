@@ -8,8 +8,10 @@
 #include "transport/tls.h"
 
 /* Keys that an application may add to the scope of a WebSocket before it gets a table of its own, which is 1.3 KiB
- * more; Starlette sets six, FastAPI nine. */
-#define SPARE_KEYS 10
+ * more; Starlette sets six, FastAPI nine. There is room for so many until it is seen how many this application adds, and
+ * never for more than the latter. */
+#define SPARE_KEYS     10
+#define SPARE_KEYS_MAX 14
 
 /* What the scopes of WebSockets start as copies of: they may live for hours. 0, or -1 with an exception set. */
 static int make_websocket_templates(bolide_server *server, PyObject *root_path, const char *scheme) {
@@ -31,6 +33,7 @@ static int make_websocket_templates(bolide_server *server, PyObject *root_path, 
         result = PyDict_SetItem(scope, as->str_state, Py_None);
     }
     if (result == 0) {
+        server->ws_added_keys = -1;
         server->ws_scope = bolide_template_new(scope, SPARE_KEYS);
         server->ws_extensions = bolide_template_new(extensions, 1);
         result = server->ws_scope == NULL || server->ws_extensions == NULL ? -1 : 0;
@@ -51,6 +54,21 @@ static int make_extensions(bolide_server *server) {
     }
     Py_XSETREF(server->extensions, extensions);
     return 0;
+}
+
+void bolide_scope_learn(bolide_server *server, PyObject *scope) {
+    Py_ssize_t added = PyDict_GET_SIZE(scope) - PyDict_GET_SIZE(server->ws_scope);
+    added = added < 0 ? 0 : added;
+    if (added > SPARE_KEYS_MAX || (server->ws_added_keys >= 0 && added <= server->ws_added_keys)) {
+        return;
+    }
+    PyObject *template = bolide_template_new(server->ws_scope, added);
+    if (template == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    server->ws_added_keys = added;
+    Py_SETREF(server->ws_scope, template);
 }
 
 int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version) {
@@ -203,6 +221,18 @@ static int set_extensions(bolide_server *server, PyObject *scope) {
     return set_copy(scope, server->st->asgi->str_extensions, server->extensions);
 }
 
+/* The list for scope["subprotocols"]: one for all WebSockets whose clients offer none, until somebody writes into it.
+ * Borrowed. */
+static PyObject *share_subprotocols(bolide_server *server, PyObject *subprotocols) {
+    if (PyList_GET_SIZE(subprotocols) > 0) {
+        return subprotocols;
+    }
+    if (server->ws_subprotocols == NULL || PyList_GET_SIZE(server->ws_subprotocols) > 0) {
+        Py_XSETREF(server->ws_subprotocols, Py_NewRef(subprotocols));
+    }
+    return server->ws_subprotocols;
+}
+
 /* The items that the scope of a WebSocket has besides. */
 static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *subprotocols) {
     bolide_server *server = r->server;
@@ -212,7 +242,7 @@ static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *sub
     if (extensions != NULL && set_shared(extensions, as->str_websocket_http_response, &server->ws_denial, NULL) == 0 &&
         set_shared(scope, as->str_asgi, &server->ws_asgi, server->asgi) == 0 &&
         PyDict_SetItem(scope, as->str_extensions, extensions) == 0) {
-        result = PyDict_SetItem(scope, as->str_subprotocols, subprotocols);
+        result = PyDict_SetItem(scope, as->str_subprotocols, share_subprotocols(server, subprotocols));
     }
     Py_XDECREF(extensions);
     return result;

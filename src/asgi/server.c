@@ -278,6 +278,7 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(s->extensions);
     Py_VISIT(s->ws_asgi);
     Py_VISIT(s->ws_denial);
+    Py_VISIT(s->ws_subprotocols);
     Py_VISIT(s->state);
     Py_VISIT(s->access_log);
     Py_VISIT(s->logger);
@@ -326,6 +327,7 @@ static void server_dealloc(PyObject *self) {
     Py_CLEAR(s->ws_extensions);
     Py_CLEAR(s->ws_asgi);
     Py_CLEAR(s->ws_denial);
+    Py_CLEAR(s->ws_subprotocols);
     Py_CLEAR(s->client_host);
     Py_CLEAR(s->logger);
     Py_CLEAR(s->task_keywords);

@@ -162,7 +162,7 @@ static bool on_message(bolide_conn *c, PyObject *message, size_t len) {
         return true;
     }
     bool more = !is_full(r);
-    if (r->waiters != NULL) {
+    if (r->waiter_count > 0) {
         Py_INCREF(r);
         bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
         Py_DECREF(r);

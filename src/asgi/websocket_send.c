@@ -82,6 +82,10 @@ static int send_accept(bolide_request *r, PyObject *message) {
     Py_CLEAR(r->method);
     Py_CLEAR(r->target);
     Py_CLEAR(r->client);
+    if (r->scope != NULL) {
+        bolide_scope_learn(r->server, r->scope);
+        Py_CLEAR(r->scope);
+    }
 done:
     Py_XDECREF(subprotocol);
     Py_XDECREF(headers);
