@@ -134,16 +134,16 @@ typedef struct bolide_server {
     PyObject *server_name;                  /* the last scope["server"] ... */
     struct sockaddr_storage server_address; /* ... and what it was made of */
 
-    PyObject *ws_scope;      /* dict that every scope of a WebSocket starts as a copy of */
-    PyObject *ws_extensions; /* dict: scope["extensions"] starts as a copy of it, for a WebSocket */
-    PyObject *ws_asgi;       /* dict: scope["asgi"] of WebSockets */
-    PyObject *ws_denial;     /* dict, empty: their scope["extensions"]["websocket.http.response"] */
+    PyObject *ws_scope;        /* dict that every scope of a WebSocket starts as a copy of */
+    PyObject *ws_extensions;   /* dict: scope["extensions"] starts as a copy of it, for a WebSocket */
+    PyObject *ws_asgi;         /* dict: scope["asgi"] of WebSockets */
+    PyObject *ws_denial;       /* dict, empty: their scope["extensions"]["websocket.http.response"] */
     PyObject *ws_subprotocols; /* list, empty: scope["subprotocols"] of those whose clients offer none; or NULL */
     Py_ssize_t ws_added_keys;  /* what an application has added to ws_scope at most; -1: no one has accepted yet */
-    bolide_ws_config ws;     /* what WebSocket connections share */
-    size_t ws_max_queue;     /* messages that wait for an application before reading stops */
-    bool websockets;         /* requests for a WebSocket are served as such */
-    bool ws_deflate;         /* permessage-deflate is accepted */
+    bolide_ws_config ws;       /* what WebSocket connections share */
+    size_t ws_max_queue;       /* messages that wait for an application before reading stops */
+    bool websockets;           /* requests for a WebSocket are served as such */
+    bool ws_deflate;           /* permessage-deflate is accepted */
 
     bolide_http http;
     bolide_listener *listeners;
@@ -183,12 +183,12 @@ struct bolide_request {
     vectorcallfunc send;                 /* calling the object sends a message */
     PyObject *scope;                     /* until the application is called, or has accepted a WebSocket */
     PyObject *task;                      /* while it is suspended */
-    PyObject *body;              /* bytes received and not yet taken by the application, or NULL; no one else has it */
-    PyObject *method, *target;   /* str, for the access log; NULL when there is none */
-    PyObject *client;            /* likewise */
-    bolide_access *access;       /* for an access log with details, owned; else NULL */
-    union {                      /* the awaitables that are suspended, borrowed: */
-        bolide_awaitable *waiter;   /* ... the only one, or NULL */
+    PyObject *body;               /* bytes received and not yet taken by the application, or NULL; no one else has it */
+    PyObject *method, *target;    /* str, for the access log; NULL when there is none */
+    PyObject *client;             /* likewise */
+    bolide_access *access;        /* for an access log with details, owned; else NULL */
+    union {                       /* the awaitables that are suspended, borrowed: */
+        bolide_awaitable *waiter; /* ... the only one, or NULL */
         bolide_awaitable **waiters; /* ... several, in their order; owned */
     };
     uint32_t waiter_count;       /* their number */

@@ -322,8 +322,8 @@ static bool over_limit(const bolide_server *server) {
 static bool asks_for_health(const bolide_server *server, const bolide_conn *c, const bolide_head *head) {
     size_t len = (size_t)PyBytes_GET_SIZE(server->health_path);
     const char *target = head->base + head->target;
-    return (c->parser.method == HTTP_GET || c->parser.method == HTTP_HEAD) && head->target_len >= len &&
-           memcmp(target, PyBytes_AS_STRING(server->health_path), len) == 0 &&
+    return (c->exchange->parser.method == HTTP_GET || c->exchange->parser.method == HTTP_HEAD) &&
+           head->target_len >= len && memcmp(target, PyBytes_AS_STRING(server->health_path), len) == 0 &&
            (head->target_len == len || target[len] == '?');
 }
 
@@ -367,7 +367,7 @@ static int on_head(bolide_conn *c, const bolide_head *head) {
     if (facts.forwarded && server->forwarded != NULL) {
         r->flags |= BOLIDE_REQUEST_FORWARDED;
     }
-    if (c->parser.upgrade && r->ws == NULL) {
+    if (c->exchange->parser.upgrade && r->ws == NULL) {
         bolide_log_warning(server, "Unsupported upgrade request.");
     }
     return 0;

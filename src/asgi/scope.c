@@ -8,8 +8,8 @@
 #include "transport/tls.h"
 
 /* Keys that an application may add to the scope of a WebSocket before it gets a table of its own, which is 1.3 KiB
- * more; Starlette sets six, FastAPI nine. There is room for so many until it is seen how many this application adds, and
- * never for more than the latter. */
+ * more; Starlette sets six, FastAPI nine. There is room for so many until it is seen how many this application adds,
+ * and never for more than the latter. */
 #define SPARE_KEYS     10
 #define SPARE_KEYS_MAX 14
 
@@ -57,6 +57,9 @@ static int make_extensions(bolide_server *server) {
 }
 
 void bolide_scope_learn(bolide_server *server, PyObject *scope) {
+    if (server->ws_scope == NULL) {
+        return;
+    }
     Py_ssize_t added = PyDict_GET_SIZE(scope) - PyDict_GET_SIZE(server->ws_scope);
     added = added < 0 ? 0 : added;
     if (added > SPARE_KEYS_MAX || (server->ws_added_keys >= 0 && added <= server->ws_added_keys)) {
@@ -360,7 +363,7 @@ static int make_scope(bolide_request *r, PyObject *headers, const bolide_target 
 /* scope["method"]. New reference, or NULL with an exception set. */
 static PyObject *method_of(const bolide_server *server, const bolide_conn *c, const bolide_head *head) {
     if ((c->flags & BOLIDE_CONN_OTHER_METHOD) == 0) {
-        return Py_NewRef(server->st->asgi->methods[c->parser.method]);
+        return Py_NewRef(server->st->asgi->methods[c->exchange->parser.method]);
     }
     size_t len;
     const char *method = bolide_head_method(head, &len);
@@ -374,7 +377,7 @@ int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_f
         return -1;
     }
     r->response.http10 = (c->flags & BOLIDE_CONN_HTTP10) != 0;
-    r->response.head = c->parser.method == HTTP_HEAD;
+    r->response.head = c->exchange->parser.method == HTTP_HEAD;
     PyObject *headers = bolide_head_fields(http, head, facts);
     if (headers == NULL) {
         return -1;

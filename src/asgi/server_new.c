@@ -166,6 +166,7 @@ static int set_up_websockets(bolide_server *s, const server_args *a) {
     s->websockets = a->websockets != 0;
     s->ws_deflate = a->ws_deflate != 0;
     s->ws_max_queue = (size_t)a->ws_max_queue;
+    s->http.upgrades = &s->ws;
     s->ws.ops = &bolide_websocket_ops;
     s->ws.max_size = (size_t)a->ws_max_size;
     s->ws.ping_interval_ms = (unsigned)interval;

@@ -12,12 +12,12 @@
 /* --- the handshake ------------------------------------------------------------------------------------------------ */
 
 bool bolide_websocket_is_wanted(const bolide_server *server, const bolide_conn *c, const bolide_head_facts *facts) {
-    return server->websockets && facts->upgrade_websocket && c->parser.upgrade && c->parser.method == HTTP_GET &&
-           (c->flags & BOLIDE_CONN_HTTP10) == 0;
+    return server->websockets && facts->upgrade_websocket && c->exchange->parser.upgrade &&
+           c->exchange->parser.method == HTTP_GET && (c->flags & BOLIDE_CONN_HTTP10) == 0;
 }
 
 int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subprotocols) {
-    const llhttp_t *parser = &r->conn->parser;
+    const llhttp_t *parser = &r->conn->exchange->parser;
     if ((parser->flags & F_TRANSFER_ENCODING) != 0 || parser->content_length > 0) {
         return 400; /* what follows the request are frames */
     }

@@ -70,7 +70,7 @@ static int send_accept(bolide_request *r, PyObject *message) {
         goto done;
     }
     ws->state = BOLIDE_WEBSOCKET_OPEN;
-    if (r->conn != NULL && bolide_ws_start(r->conn, &r->server->ws, &ws->handshake->deflate) < 0) {
+    if (r->conn != NULL && bolide_ws_start(r->conn, &ws->handshake->deflate) < 0) {
         bolide_conn_abort(r->conn);
         result = -1;
         goto done;

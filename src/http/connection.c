@@ -43,10 +43,18 @@ void bolide_conn_abort(bolide_conn *c) {
     tell_gone(c);
 }
 
+/* It is an HTTP connection again, if only to be closed. */
+static void leave_protocol(bolide_conn *c) {
+    if ((c->flags & BOLIDE_CONN_UPGRADED) != 0) {
+        c->flags &= ~(unsigned)BOLIDE_CONN_UPGRADED;
+        memset(c->upgraded, 0, sizeof(c->upgraded));
+    }
+}
+
 /* Send a FIN and read on for a while. A close with unread bytes would make the kernel send a reset, which may overtake
  * the answer. */
 void bolide_conn_linger(bolide_conn *c) {
-    c->flags &= ~(unsigned)BOLIDE_CONN_UPGRADED;
+    leave_protocol(c);
     c->stream.ops = &stream_ops;
     if ((c->flags & BOLIDE_CONN_EOF) != 0) {
         bolide_conn_close(c);
@@ -62,7 +70,7 @@ void bolide_conn_linger(bolide_conn *c) {
 }
 
 static void refuse(bolide_conn *c, int status) {
-    bool head = (c->flags & BOLIDE_CONN_HEAD) != 0 && c->parser.method == HTTP_HEAD;
+    bool head = c->exchange != NULL && (c->flags & BOLIDE_CONN_HEAD) != 0 && c->exchange->parser.method == HTTP_HEAD;
     bool answer = (c->flags & BOLIDE_CONN_RESPONSE) == 0 && c->http->ops->on_refused(c, status);
     tell_gone(c);
     if (!bolide_conn_is_open(c)) {
@@ -89,7 +97,7 @@ static void fail(bolide_conn *c) {
 
 void bolide_conn_expire(bolide_conn *c) {
     const unsigned state = BOLIDE_CONN_HEAD | BOLIDE_CONN_RESPONSE | BOLIDE_CONN_LINGERING;
-    if (c->split != NULL || (c->flags & state) == BOLIDE_CONN_HEAD) {
+    if (bolide_conn_has_split(c) || (c->flags & state) == BOLIDE_CONN_HEAD) {
         refuse(c, 408);
     } else if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
         bolide_conn_abort(c);
@@ -110,8 +118,8 @@ static bool can_parse(const bolide_conn *c) {
 /* Read, or do not, as the state asks for. */
 static void update_reading(bolide_conn *c) {
     bool reading = (c->stream.flags & BOLIDE_STREAM_READING) != 0;
-    bool wanted =
-        (c->flags & (BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_EOF | BOLIDE_CONN_CLOSING)) == 0 && c->held_len <= HELD_MAX;
+    bool wanted = (c->flags & (BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_EOF | BOLIDE_CONN_CLOSING)) == 0 &&
+                  bolide_conn_held(c) <= HELD_MAX;
     if (wanted && !reading) {
         if (bolide_stream_read_start(&c->stream) != 0) {
             bolide_conn_abort(c);
@@ -122,14 +130,15 @@ static void update_reading(bolide_conn *c) {
 }
 
 void bolide_conn_hold(bolide_conn *c, const char *data, size_t len) {
-    char *held = realloc(c->held, c->held_len + len);
+    size_t before = bolide_conn_held(c);
+    bolide_held *held = realloc(c->held, sizeof(*held) + before + len);
     if (held == NULL) {
         bolide_conn_abort(c);
         return;
     }
-    memcpy(held + c->held_len, data, len);
+    memcpy(held->data + before, data, len);
+    held->len = before + len;
     c->held = held;
-    c->held_len += len;
 }
 
 /* Request and response are complete. */
@@ -140,6 +149,7 @@ static void end_exchange(bolide_conn *c) {
     c->flags |= BOLIDE_CONN_SERVED;
     c->since_ms = 0;
     c->discarded = 0;
+    bolide_exchange_release(c);
     /* Also when the server is closing: the response began before and did not say so, thus the next request may be on
      * its way, and is answered with "connection: close". The sweep closes the connection if none comes. */
 }
@@ -200,6 +210,9 @@ static void parse(bolide_conn *c, const char *data, size_t len) {
     c->flags &= ~(unsigned)BOLIDE_CONN_PARSING;
     if (len > 0 && (c->flags & (BOLIDE_CONN_CLOSING | BOLIDE_CONN_LINGERING)) == 0) {
         bolide_conn_hold(c, data, len);
+        if ((c->flags & BOLIDE_CONN_UPGRADED) != 0) {
+            bolide_http_resume_soon(c);
+        }
     }
     settle(c);
 }
@@ -209,7 +222,7 @@ static void settle(bolide_conn *c) {
     if ((c->flags & BOLIDE_CONN_UPGRADED) != 0) {
         return;
     }
-    if ((c->flags & BOLIDE_CONN_EOF) != 0 && bolide_conn_is_idle(c) && c->held_len == 0) {
+    if ((c->flags & BOLIDE_CONN_EOF) != 0 && bolide_conn_is_idle(c) && c->held == NULL) {
         bolide_conn_close(c);
     } else if ((c->flags & BOLIDE_CONN_LINGERING) == 0) {
         update_reading(c);
@@ -218,17 +231,15 @@ static void settle(bolide_conn *c) {
 
 void bolide_conn_resume(bolide_conn *c) {
     bool upgraded = (c->flags & (BOLIDE_CONN_UPGRADED | BOLIDE_CONN_CLOSING)) == BOLIDE_CONN_UPGRADED;
-    if (c->held_len == 0 || (!upgraded && !can_parse(c))) {
+    if (c->held == NULL || (!upgraded && !can_parse(c))) {
         return;
     }
-    char *held = c->held;
-    size_t len = c->held_len;
+    bolide_held *held = c->held;
     c->held = NULL;
-    c->held_len = 0;
     if (upgraded) {
-        c->stream.ops->on_read(&c->stream, held, len);
+        c->stream.ops->on_read(&c->stream, held->data, held->len);
     } else {
-        parse(c, held, len);
+        parse(c, held->data, held->len);
     }
     free(held);
 }
@@ -241,7 +252,8 @@ bool bolide_conn_may_keep_alive(const bolide_conn *c) {
         return true;
     }
     /* A peer that waits for 100 Continue may send the body or not: what follows would have two interpretations. */
-    bool too_much = (c->parser.flags & F_CONTENT_LENGTH) != 0 && c->parser.content_length > UNREAD_MAX;
+    const llhttp_t *parser = &c->exchange->parser;
+    bool too_much = (parser->flags & F_CONTENT_LENGTH) != 0 && parser->content_length > UNREAD_MAX;
     return (c->flags & (BOLIDE_CONN_EXPECT | BOLIDE_CONN_EOF)) == 0 && !too_much;
 }
 
@@ -263,7 +275,7 @@ void bolide_conn_finish(bolide_conn *c, bool keep_alive) {
         c->since_ms = 0;
         if (message) {
             end_exchange(c);
-            if (c->held_len > 0) {
+            if (c->held != NULL) {
                 bolide_http_resume_soon(c);
             }
         }
@@ -272,15 +284,18 @@ void bolide_conn_finish(bolide_conn *c, bool keep_alive) {
 }
 
 void bolide_conn_upgrade(bolide_conn *c, const bolide_stream_ops *ops) {
+    PyObject *client = c->client, *server = c->server, *tls = c->tls;
+    bolide_exchange_release(c);
     memset(c->upgraded, 0, sizeof(c->upgraded));
-    Py_CLEAR(c->client); /* there will be no more scopes */
-    Py_CLEAR(c->server);
-    Py_CLEAR(c->tls);
     c->flags |= BOLIDE_CONN_UPGRADED;
+    c->since_ms = 0;
     c->stream.ops = ops;
-    if (c->held_len > 0 || (c->flags & BOLIDE_CONN_PARSING) != 0) {
+    if (c->held != NULL) {
         bolide_http_resume_soon(c);
     }
+    Py_XDECREF(client); /* there will be no more scopes */
+    Py_XDECREF(server);
+    Py_XDECREF(tls);
 }
 
 void bolide_conn_continue(bolide_conn *c) {
@@ -335,7 +350,7 @@ void bolide_conn_input(bolide_conn *c, const char *data, size_t len) {
         }
     } else if ((c->flags & BOLIDE_CONN_CLOSING) != 0) {
         return;
-    } else if (c->held_len > 0 || !can_parse(c)) {
+    } else if (c->held != NULL || !can_parse(c)) {
         bolide_conn_hold(c, data, len);
         update_reading(c);
     } else {
@@ -403,7 +418,7 @@ static void on_drain(bolide_stream *s) {
     if (c->request != NULL) {
         c->http->ops->on_drain(c);
     }
-    if (c->held_len > 0) {
+    if (c->held != NULL) {
         bolide_http_resume_soon(c);
     }
 }
@@ -414,9 +429,9 @@ void bolide_conn_on_close(bolide_stream *s) {
     PyObject *owner = http->owner;
     c->flags |= BOLIDE_CONN_CLOSING;
     tell_gone(c);
-    bolide_resource_remove(&c->resource);
     bolide_http_remove(c);
-    bolide_split_free(c);
+    leave_protocol(c);
+    bolide_exchange_release(c);
     free(c->held);
     Py_CLEAR(c->client);
     Py_CLEAR(c->server);
@@ -434,16 +449,13 @@ static const bolide_stream_ops stream_ops = {
     .on_close = bolide_conn_on_close,
 };
 
-/* --- the resource ----------------------------------------------------------------------------- */
+/* --- for the loop ----------------------------------------------------------------------------- */
 
-static bolide_conn *conn_of_resource(bolide_resource *res) {
-    return (bolide_conn *)((char *)res - offsetof(bolide_conn, resource));
-}
-
-static int conn_traverse(bolide_resource *res, visitproc visit, void *arg) {
-    bolide_conn *c = conn_of_resource(res);
+int bolide_conn_traverse(bolide_conn *c, visitproc visit, void *arg) {
     Py_VISIT(c->http->owner);
-    Py_VISIT(c->tls);
+    if ((c->flags & BOLIDE_CONN_UPGRADED) == 0) {
+        Py_VISIT(c->tls);
+    }
     int stopped = bolide_stream_traverse(&c->stream, visit, arg);
     if (stopped) {
         return stopped;
@@ -451,8 +463,7 @@ static int conn_traverse(bolide_resource *res, visitproc visit, void *arg) {
     return c->request != NULL ? c->http->ops->traverse(c, visit, arg) : 0;
 }
 
-static void conn_close(bolide_resource *res) {
-    bolide_conn *c = conn_of_resource(res);
+void bolide_conn_shut(bolide_conn *c) {
     c->flags |= BOLIDE_CONN_CLOSING;
     bolide_stream_close(&c->stream);
 }
@@ -478,11 +489,7 @@ void bolide_conn_open(bolide_http *http, int fd, bool pipe, PyObject *tls) {
     c->http = http;
     c->flags = pipe ? BOLIDE_CONN_UNIX : 0;
     Py_INCREF(http->owner);
-    c->resource.traverse = conn_traverse;
-    c->resource.close = conn_close;
-    bolide_resource_add(http->loop, &c->resource);
     bolide_http_add(c);
-    bolide_parser_init(c);
     if (bolide_stream_open(&c->stream, fd) != 0) {
         close(fd);
         bolide_conn_abort(c);

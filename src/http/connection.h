@@ -53,6 +53,23 @@ typedef struct {
     size_t len, cap; /* of `raw` */
 } bolide_split_head;
 
+/* What a connection has while it reads a request, or somebody answers it. Those that are idle have none. */
+typedef struct bolide_exchange {
+    llhttp_t parser;              /* its `data` is the connection */
+    struct bolide_exchange *next; /* http->free_exchanges */
+    bolide_split_head *split;     /* a head that is not complete yet, or NULL */
+    uint64_t received;            /* bytes of the body that is being read */
+    uint32_t window;              /* ... of them since since_ms began, at most UINT32_MAX */
+    uint32_t dropped;             /* bytes of chunk extensions and trailers in the body that is being read */
+} bolide_exchange;
+
+/* Bytes that came while an exchange was under way. */
+typedef struct {
+    bolide_conn *resume_next; /* http->resume: of the connection that has these bytes */
+    size_t len;
+    char data[];
+} bolide_held;
+
 typedef struct {
     /* The head is complete. Sets conn->request, or returns a status >= 400 to answer with and close, or -1 with an
      * exception set. The head is valid during the call only. */
@@ -88,7 +105,9 @@ struct bolide_http {
     bolide_headers headers;
     bolide_targets targets;
     bolide_defaults defaults;
-    bolide_head scratch; /* the head that is being parsed, unless it is a split one */
+    bolide_head scratch;             /* the head that is being parsed, unless it is a split one */
+    bolide_exchange *free_exchanges; /* pool */
+    unsigned free_exchange_count;    /* its size */
 
     bolide_conn *conns;         /* list of the open connections */
     size_t conn_count;          /* their number */
@@ -105,6 +124,7 @@ struct bolide_http {
     uint64_t max_body;          /* bytes of a request's body; UINT64_MAX: no limit */
     unsigned tick_ms;           /* on_tick must be called at least every so many ms; 0: whenever it suits */
     bool closing;               /* no connection is kept alive any more */
+    void *upgrades;             /* the owner's: what connections share that were upgraded */
 
     int verdict;         /* set by a parser callback that stops: as bolide_parser_feed() returns it */
     PyObject *good_host; /* the (name, value) pair of the last valid host, or NULL */
@@ -113,31 +133,26 @@ struct bolide_http {
 };
 
 /* Bytes that a protocol has for itself once a connection was upgraded to it. */
-#define BOLIDE_CONN_PROTOCOL_MAX 96
+#define BOLIDE_CONN_PROTOCOL_MAX 32
 
 struct bolide_conn {
-    bolide_stream stream; /* first, so that a stream is a connection */
-    bolide_resource resource;
+    bolide_stream stream;     /* first, so that a stream is a connection */
     bolide_conn *prev, *next; /* http->conns */
-    bolide_conn *resume_next; /* http->resume */
-    bolide_http *http;        /* its owner is kept alive by this connection; NULL once the handle is closed */
+    bolide_http *http;        /* its owner is kept alive by this connection */
     void *request;            /* the owner's: the request that was started last, or NULL */
-    PyObject *client;         /* the owner's cache: scope["client"], or NULL */
-    PyObject *server;         /* the owner's cache: scope["server"], or NULL */
-    PyObject *tls;            /* the owner's cache: scope["extensions"]["tls"], or NULL */
-    bolide_split_head *split; /* a head that is not complete yet, or NULL */
-    char *held;               /* bytes that came while an exchange was under way, or NULL */
-    size_t held_len;          /* their number */
+    bolide_held *held;        /* or NULL: nothing */
     uint32_t flags;           /* BOLIDE_CONN_* */
-    uint64_t received;        /* bytes of the body that is being read */
-    uint32_t window;          /* ... of them since since_ms began, at most UINT32_MAX */
-    uint32_t stalled_ms;      /* how long the peer has taken no output, counted by the sweeps */
-    size_t unsent;            /* what libuv had to write at the last sweep, bytes */
     uint32_t since_ms;        /* how long the connection has been in the state that times out, counted by the sweeps */
-    uint32_t dropped;         /* bytes of chunk extensions and trailers in the body that is being read */
+    uint32_t stalled_ms;      /* how long the peer has taken no output, counted by the sweeps */
+    uint32_t unsent;          /* what libuv had to write at the last sweep, bytes, modulo 2^32 */
     uint32_t discarded;       /* bytes of an unwanted body, or of a refused request, that were read and dropped */
     union {
-        llhttp_t parser;                                           /* until it is upgraded */
+        struct {                       /* until it is upgraded: */
+            bolide_exchange *exchange; /* or NULL: it is idle */
+            PyObject *client;          /* the owner's cache: scope["client"], or NULL */
+            PyObject *server;          /* the owner's cache: scope["server"], or NULL */
+            PyObject *tls;             /* the owner's cache: scope["extensions"]["tls"], or NULL */
+        };
         void *upgraded[BOLIDE_CONN_PROTOCOL_MAX / sizeof(void *)]; /* then: of the other protocol */
     };
 };
@@ -211,8 +226,9 @@ void bolide_conn_close(bolide_conn *c);
 /* Close now and drop the output. Calls on_gone. */
 void bolide_conn_abort(bolide_conn *c);
 
-/* From here on `ops` get the stream's events, and conn->upgraded, all zero, takes the place of the parser. Bytes that
- * have come are handed to ops->on_read from the loop, soon. ops->on_close must end with bolide_conn_on_close(). */
+/* From here on `ops` get the stream's events, and conn->upgraded, all zero, is theirs; since_ms is 0 and theirs, too.
+ * Bytes that have come are handed to ops->on_read from the loop, soon. ops->on_close must end with
+ * bolide_conn_on_close(). */
 void bolide_conn_upgrade(bolide_conn *c, const bolide_stream_ops *ops);
 
 /* Close so that the peer gets what was queued although it may still be sending; an upgrade ends here. */
@@ -231,19 +247,31 @@ static inline bool bolide_conn_is_idle(const bolide_conn *c) {
     return (c->flags & BOLIDE_CONN_HEAD) == 0;
 }
 
+/* Bytes that wait in c->held. */
+static inline size_t bolide_conn_held(const bolide_conn *c) {
+    return c->held != NULL ? c->held->len : 0;
+}
+
 static inline bolide_conn *bolide_conn_of_stream(bolide_stream *s) {
     return (bolide_conn *)s;
 }
 
 /* --- between connection.c and parser.c -------------------------------------------------------- */
 
-void bolide_parser_init(bolide_conn *c);
-
 /* Parse up to the end of one request or of the data. Returns the number of bytes used; or a negative number: the status
  * to refuse the request with, negated, or -1 with an exception set. */
 ptrdiff_t bolide_parser_feed(bolide_conn *c, const char *data, size_t len);
 
-void bolide_split_free(bolide_conn *c);
+/* Give c->exchange up, if there is one. */
+void bolide_exchange_release(bolide_conn *c);
+
+/* Free the pool. */
+void bolide_exchange_clear(bolide_http *http);
+
+/* Has a part of a head come? */
+static inline bool bolide_conn_has_split(const bolide_conn *c) {
+    return c->exchange != NULL && c->exchange->split != NULL;
+}
 
 /* --- between connection.c and batch.c --------------------------------------------------------- */
 
@@ -267,6 +295,10 @@ void bolide_conn_expire(bolide_conn *c);
 
 /* Have bolide_conn_resume() called soon, from the loop. */
 void bolide_http_resume_soon(bolide_conn *c);
+
+/* Visit the Python objects of a connection for the garbage collector; close it, without calling user code. */
+int bolide_conn_traverse(bolide_conn *c, visitproc visit, void *arg);
+void bolide_conn_shut(bolide_conn *c);
 
 /* Enter a connection into the list, and take it out. */
 void bolide_http_add(bolide_conn *c);

@@ -46,14 +46,26 @@ static void handles_close(struct bolide_http_handles *h) {
     uv_close((uv_handle_t *)&h->gather, on_handle_close);
 }
 
+static struct bolide_http_handles *handles_of(bolide_resource *res) {
+    return (struct bolide_http_handles *)((char *)res - offsetof(struct bolide_http_handles, resource));
+}
+
 static void resource_close(bolide_resource *res) {
-    handles_close((struct bolide_http_handles *)((char *)res - offsetof(struct bolide_http_handles, resource)));
+    struct bolide_http_handles *h = handles_of(res);
+    for (bolide_conn *c = h->http != NULL ? h->http->conns : NULL; c != NULL; c = c->next) {
+        bolide_conn_shut(c); /* it leaves the list later */
+    }
+    handles_close(h);
 }
 
 static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
-    (void)res;
-    (void)visit;
-    (void)arg;
+    const struct bolide_http_handles *h = handles_of(res);
+    for (bolide_conn *c = h->http != NULL ? h->http->conns : NULL; c != NULL; c = c->next) {
+        int stopped = bolide_conn_traverse(c, visit, arg);
+        if (stopped) {
+            return stopped;
+        }
+    }
     return 0;
 }
 
@@ -81,7 +93,7 @@ static unsigned time_limit(const bolide_conn *c) {
         /* Between the response and the end of a body that nobody wants. */
         return (c->flags & BOLIDE_CONN_RESPONSE) != 0 ? c->http->head_timeout_ms : body_time_limit(c);
     }
-    bool waiting = c->split == NULL && (c->flags & BOLIDE_CONN_SERVED) != 0;
+    bool waiting = !bolide_conn_has_split(c) && (c->flags & BOLIDE_CONN_SERVED) != 0;
     if (waiting && bolide_stream_pending(&c->stream) > 0) {
         return 0; /* the peer is at the response still */
     }
@@ -96,8 +108,8 @@ static unsigned time_limit(const bolide_conn *c) {
 /* Has the peer taken nothing of the output for too long? `ms` have passed since the last call. */
 static bool is_stalled(bolide_conn *c, unsigned ms) {
     size_t unsent = bolide_stream_is_open(&c->stream) ? uv_stream_get_write_queue_size(&c->stream.uv.stream) : 0;
-    if (unsent == 0 || unsent != c->unsent) {
-        c->unsent = unsent;
+    if (unsent == 0 || (uint32_t)unsent != c->unsent) {
+        c->unsent = (uint32_t)unsent;
         c->stalled_ms = 0;
         return false;
     }
@@ -109,8 +121,9 @@ static bool is_stalled(bolide_conn *c, unsigned ms) {
 static void on_late(bolide_conn *c) {
     const unsigned state = BOLIDE_CONN_HEAD | BOLIDE_CONN_RESPONSE | BOLIDE_CONN_LINGERING | BOLIDE_CONN_CLOSING;
     bool in_body = (c->flags & state) == BOLIDE_CONN_HEAD;
-    if (in_body && c->window >= (uint64_t)c->http->body_rate * c->http->body_timeout_ms / 1000 && c->window > 0) {
-        c->since_ms = c->window = 0;
+    uint32_t window = in_body ? c->exchange->window : 0;
+    if (window > 0 && window >= (uint64_t)c->http->body_rate * c->http->body_timeout_ms / 1000) {
+        c->since_ms = c->exchange->window = 0;
     } else {
         bolide_conn_expire(c);
     }
@@ -131,7 +144,10 @@ static void sweep(bolide_conn *c, unsigned ms) {
     }
     unsigned limit = time_limit(c);
     if (limit == 0) {
-        c->since_ms = c->window = 0;
+        c->since_ms = 0;
+        if (c->exchange != NULL) {
+            c->exchange->window = 0;
+        }
     } else if ((c->since_ms += ms) >= limit + ms) {
         on_late(c);
     }
@@ -157,7 +173,7 @@ static void on_resume(uv_idle_t *idle) {
     bolide_conn *c;
     uv_idle_stop(idle);
     while ((c = http->resume) != NULL) {
-        http->resume = c->resume_next;
+        http->resume = c->held->resume_next;
         c->flags &= ~(unsigned)BOLIDE_CONN_RESUMING;
         bolide_conn_resume(c);
     }
@@ -177,9 +193,9 @@ bool bolide_http_gather(bolide_http *http) {
 
 void bolide_http_resume_soon(bolide_conn *c) {
     bolide_http *http = c->http;
-    if ((c->flags & BOLIDE_CONN_RESUMING) == 0 && http->handles != NULL) {
+    if ((c->flags & BOLIDE_CONN_RESUMING) == 0 && c->held != NULL && http->handles != NULL) {
         c->flags |= BOLIDE_CONN_RESUMING;
-        c->resume_next = http->resume;
+        c->held->resume_next = http->resume;
         http->resume = c;
         uv_idle_start(&http->handles->resume, on_resume);
     }
@@ -233,9 +249,9 @@ void bolide_http_remove(bolide_conn *c) {
     if ((c->flags & BOLIDE_CONN_RESUMING) != 0) {
         bolide_conn **link = &http->resume;
         while (*link != c) {
-            link = &(*link)->resume_next;
+            link = &(*link)->held->resume_next;
         }
-        *link = c->resume_next;
+        *link = c->held->resume_next;
     }
     if (--http->conn_count == 0 && http->handles != NULL) {
         uv_timer_stop(&http->handles->sweep);
@@ -281,6 +297,7 @@ void bolide_http_clear(bolide_http *http) {
     if (http->handles != NULL) {
         handles_close(http->handles);
     }
+    bolide_exchange_clear(http);
     free(http->scratch.fields);
     http->scratch.fields = NULL;
     bolide_batch_free(http->batch);

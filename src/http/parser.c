@@ -15,13 +15,15 @@
 #define METHOD_MAX 64
 /* What llhttp is told instead of it: no byte of a request but CONNECT is read otherwise because of its method. */
 #define METHOD_STAND_IN "POST"
+/* Exchanges that are kept for connections to come. */
+#define POOL_MAX 64
 
-static inline bolide_conn *conn_of(llhttp_t *parser) {
-    return (bolide_conn *)((char *)parser - offsetof(bolide_conn, parser));
+static inline bolide_conn *conn_of(const llhttp_t *parser) {
+    return parser->data;
 }
 
 static inline bolide_head *head_of(bolide_conn *c) {
-    return c->split != NULL ? &c->split->head : &c->http->scratch;
+    return c->exchange->split != NULL ? &c->exchange->split->head : &c->http->scratch;
 }
 
 /* Stop parsing with `verdict`, which bolide_parser_feed() is to return. */
@@ -58,10 +60,10 @@ static int grow_fields(bolide_conn *c, bolide_head *h) {
 /* `len` bytes of trailers or of chunk extensions, which are dropped: a body may not have more of them than a head has
  * bytes. */
 static int drop(bolide_conn *c, size_t len) {
-    if (len > c->http->max_head - c->dropped) {
+    if (len > c->http->max_head - c->exchange->dropped) {
         return stop(c, -431);
     }
-    c->dropped += (uint32_t)len;
+    c->exchange->dropped += (uint32_t)len;
     return 0;
 }
 
@@ -128,13 +130,13 @@ static bool is_strict_line(const bolide_conn *c, const bolide_head *h) {
     if ((c->flags & BOLIDE_CONN_OTHER_METHOD) != 0) {
         return memchr(method, ' ', len) == NULL; /* execute_other() has seen the rest */
     }
-    const char *name = llhttp_method_name(c->parser.method);
+    const char *name = llhttp_method_name(c->exchange->parser.method);
     return strlen(name) == len && memcmp(method, name, len) == 0;
 }
 
 /* Refuse what the request line and the size alone tell. The verdict, or 0. */
 static int check_line(const bolide_conn *c, const bolide_head *h) {
-    const llhttp_t *parser = &c->parser;
+    const llhttp_t *parser = &c->exchange->parser;
     if (parser->http_major != 1 || parser->http_minor > 1) {
         return -505;
     }
@@ -177,7 +179,8 @@ static int on_headers_complete(llhttp_t *parser) {
     if ((parser->flags & F_CONTENT_LENGTH) != 0 && parser->content_length > c->http->max_body) {
         return stop(c, -413);
     }
-    c->received = c->since_ms = c->window = 0;
+    c->since_ms = c->exchange->window = 0;
+    c->exchange->received = 0;
     int status = c->http->ops->on_head(c, h);
     /* What follows is parsed as HTTP, whatever the upgrade asks for; behind a request for a WebSocket it waits. */
     parser->upgrade = 0;
@@ -186,14 +189,15 @@ static int on_headers_complete(llhttp_t *parser) {
 
 /* Count what has come of a body. 0, or the verdict. */
 static int count_body(bolide_conn *c, size_t len) {
-    if (len > c->http->max_body - c->received) {
+    bolide_exchange *x = c->exchange;
+    if (len > c->http->max_body - x->received) {
         return -413;
     }
-    c->received += len;
+    x->received += len;
     if (c->http->body_rate == 0) {
         c->since_ms = 0;
     } else {
-        c->window = len < UINT32_MAX - c->window ? c->window + (uint32_t)len : UINT32_MAX;
+        x->window = len < UINT32_MAX - x->window ? x->window + (uint32_t)len : UINT32_MAX;
     }
     return 0;
 }
@@ -231,7 +235,7 @@ static int on_extension_complete(llhttp_t *parser) {
 static int on_message_complete(llhttp_t *parser) {
     bolide_conn *c = conn_of(parser);
     c->flags |= BOLIDE_CONN_MESSAGE;
-    c->dropped = 0;
+    c->exchange->dropped = 0;
     if ((c->flags & (BOLIDE_CONN_KEEP_ALIVE | BOLIDE_CONN_HTTP10)) == BOLIDE_CONN_KEEP_ALIVE) {
         parser->flags &= (uint16_t)~F_CONNECTION_CLOSE; /* that of a trailer */
     }
@@ -251,17 +255,62 @@ static const llhttp_settings_t settings = {
     .on_message_complete = on_message_complete,
 };
 
-void bolide_parser_init(bolide_conn *c) {
-    llhttp_init(&c->parser, HTTP_REQUEST, &settings);
+static void init_parser(bolide_conn *c) {
+    llhttp_init(&c->exchange->parser, HTTP_REQUEST, &settings);
+    c->exchange->parser.data = c;
 }
 
-void bolide_split_free(bolide_conn *c) {
-    if (c->split != NULL) {
-        free(c->split->head.fields);
-        free(c->split->raw);
-        free(c->split);
-        c->split = NULL;
+static void free_split(bolide_exchange *x) {
+    if (x->split != NULL) {
+        free(x->split->head.fields);
+        free(x->split->raw);
+        free(x->split);
+        x->split = NULL;
     }
+}
+
+/* Have c->exchange, at the start of a request. 0, or -1 with MemoryError set. */
+static int begin_exchange(bolide_conn *c) {
+    bolide_http *http = c->http;
+    bolide_exchange *x = http->free_exchanges;
+    if (x != NULL) {
+        http->free_exchanges = x->next;
+        http->free_exchange_count--;
+    } else if ((x = malloc(sizeof(*x))) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    x->split = NULL;
+    x->received = x->window = x->dropped = 0;
+    c->exchange = x;
+    init_parser(c);
+    return 0;
+}
+
+void bolide_exchange_release(bolide_conn *c) {
+    bolide_http *http = c->http;
+    bolide_exchange *x = c->exchange;
+    if (x == NULL) {
+        return;
+    }
+    c->exchange = NULL;
+    free_split(x);
+    if (http->free_exchange_count < POOL_MAX) {
+        x->next = http->free_exchanges;
+        http->free_exchanges = x;
+        http->free_exchange_count++;
+    } else {
+        free(x);
+    }
+}
+
+void bolide_exchange_clear(bolide_http *http) {
+    while (http->free_exchanges != NULL) {
+        bolide_exchange *x = http->free_exchanges;
+        http->free_exchanges = x->next;
+        free(x);
+    }
+    http->free_exchange_count = 0;
 }
 
 /* Why a head is refused that is too large: its target alone, or all of it. */
@@ -298,7 +347,7 @@ static int save_head(bolide_conn *c, const char *data, size_t len) {
         PyErr_NoMemory();
         return -1;
     }
-    c->split = split;
+    c->exchange->split = split;
     c->since_ms = 0;
     split->head = *h;
     split->head.cap = h->count > 8 ? h->count * 2 : 16;
@@ -314,13 +363,13 @@ static int save_head(bolide_conn *c, const char *data, size_t len) {
 /* Run the parser over [data, data + len). Returns as bolide_parser_feed(). */
 static ptrdiff_t execute(bolide_conn *c, const char *data, size_t len) {
     c->http->verdict = -400;
-    llhttp_errno_t err = llhttp_execute(&c->parser, data, len);
+    llhttp_errno_t err = llhttp_execute(&c->exchange->parser, data, len);
     if (err == HPE_OK) {
         return (ptrdiff_t)len;
     }
     if (err == HPE_PAUSED) {
-        const char *pos = llhttp_get_error_pos(&c->parser);
-        llhttp_resume(&c->parser);
+        const char *pos = llhttp_get_error_pos(&c->exchange->parser);
+        llhttp_resume(&c->exchange->parser);
         return pos - data;
     }
     return c->http->verdict;
@@ -375,8 +424,8 @@ static ptrdiff_t execute_other(bolide_conn *c, const char *raw, size_t len) {
     c->flags = (c->flags & ~(unsigned)BOLIDE_CONN_METHOD_OPEN) | BOLIDE_CONN_OTHER_METHOD;
     h->target_len = h->count = 0;
     h->in_name = false;
-    bolide_parser_init(c);
-    (void)llhttp_execute(&c->parser, METHOD_STAND_IN, sizeof(METHOD_STAND_IN) - 1);
+    init_parser(c);
+    (void)llhttp_execute(&c->exchange->parser, METHOD_STAND_IN, sizeof(METHOD_STAND_IN) - 1);
     ptrdiff_t used = execute(c, raw + end, len - (size_t)end);
     return used < 0 ? used : end + used;
 }
@@ -387,7 +436,7 @@ static ptrdiff_t execute_head(bolide_conn *c, const char *raw, size_t before, si
     if ((c->flags & BOLIDE_CONN_METHOD_OPEN) == 0) {
         ptrdiff_t used = execute(c, raw + before, len);
         bool may_be_other = used == -400 && (c->flags & (BOLIDE_CONN_HEAD | BOLIDE_CONN_OTHER_METHOD)) == 0;
-        if (!may_be_other || !is_other_method(&c->parser)) {
+        if (!may_be_other || !is_other_method(&c->exchange->parser)) {
             return used;
         }
     }
@@ -397,7 +446,7 @@ static ptrdiff_t execute_head(bolide_conn *c, const char *raw, size_t before, si
 
 /* Feed a head that came in several reads: from its own buffer, so that it ends up in one piece. */
 static ptrdiff_t feed_split(bolide_conn *c, const char *data, size_t len) {
-    bolide_split_head *split = c->split;
+    bolide_split_head *split = c->exchange->split;
     size_t before = split->len, room = (size_t)c->http->max_head + 1 - before;
     if (len > room) {
         len = room;
@@ -407,7 +456,7 @@ static ptrdiff_t feed_split(bolide_conn *c, const char *data, size_t len) {
     }
     ptrdiff_t used = execute_head(c, split->raw, before, len);
     if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
-        bolide_split_free(c);
+        free_split(c->exchange);
     } else if (used >= 0 && split->len > c->http->max_head) {
         return too_large(c, &split->head);
     }
@@ -418,7 +467,10 @@ ptrdiff_t bolide_parser_feed(bolide_conn *c, const char *data, size_t len) {
     if ((c->flags & BOLIDE_CONN_HEAD) != 0) {
         return execute(c, data, len);
     }
-    if (c->split != NULL) {
+    if (c->exchange == NULL && begin_exchange(c) < 0) {
+        return -1;
+    }
+    if (c->exchange->split != NULL) {
         return feed_split(c, data, len);
     }
     bolide_head *h = &c->http->scratch;

@@ -24,6 +24,8 @@
 #define SEND_FLAGS MSG_DONTWAIT
 #endif
 
+static const bolide_watermarks default_water = {BOLIDE_HIGH_WATER, BOLIDE_HIGH_WATER / 4};
+
 /* --- the flush list --------------------------------------------------------------------------- */
 
 void bolide_stream_list(bolide_stream *s) {
@@ -105,7 +107,7 @@ static bool is_locked(const bolide_stream *s) {
 }
 
 static void note_full(bolide_stream *s) {
-    if (s->pending > s->high_water) {
+    if (s->pending > s->water->high) {
         s->flags |= BOLIDE_STREAM_FULL;
     }
 }
@@ -115,7 +117,7 @@ static bool is_much(const bolide_stream *s) {
     if ((s->flags & BOLIDE_STREAM_PATIENT) && !(s->flags & BOLIDE_STREAM_IN_FLIGHT) && s->tls == NULL) {
         return s->pending >= BOLIDE_FLUSH_LATER;
     }
-    return s->pending > s->high_water || s->pending >= BOLIDE_FLUSH_NOW;
+    return s->pending > s->water->high || s->pending >= BOLIDE_FLUSH_NOW;
 }
 
 static void account(bolide_stream *s, size_t len) {
@@ -200,7 +202,7 @@ void bolide_stream_fail(bolide_stream *s, int status) {
 }
 
 static void after_output(bolide_stream *s) {
-    if ((s->flags & BOLIDE_STREAM_FULL) && s->pending <= s->low_water) {
+    if ((s->flags & BOLIDE_STREAM_FULL) && s->pending <= s->water->low) {
         s->flags &= ~(unsigned)BOLIDE_STREAM_FULL;
         s->ops->on_drain(s);
     }
@@ -554,8 +556,7 @@ int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, bool pipe, const bo
     memset(s, 0, sizeof(*s));
     s->loop = loop;
     s->ops = ops;
-    s->high_water = BOLIDE_HIGH_WATER;
-    s->low_water = BOLIDE_HIGH_WATER / 4;
+    s->water = &default_water;
     int status = pipe ? uv_pipe_init(&loop->uv, &s->uv.pipe, 0) : uv_tcp_init(&loop->uv, &s->uv.tcp);
     if (status == 0) {
         s->uv.handle.data = s;

@@ -34,7 +34,7 @@ typedef struct {
     /* Reading or writing failed with the negative uv code `status`. Gathered output is lost; the owner closes the
      * stream. */
     void (*on_error)(bolide_stream *s, int status);
-    /* Pending output fell to low_water or below after it had exceeded high_water. */
+    /* Pending output fell to the low-water mark or below after it had exceeded the high one. */
     void (*on_drain)(bolide_stream *s);
     /* All output has left. May be NULL. */
     void (*on_flushed)(bolide_stream *s);
@@ -52,6 +52,10 @@ typedef struct {
     void (*on_close)(bolide_stream *s);
 } bolide_stream_ops;
 
+typedef struct {
+    size_t high, low; /* bytes of output that has not left */
+} bolide_watermarks;
+
 struct bolide_stream {
     union {
         uv_handle_t handle;
@@ -65,7 +69,7 @@ struct bolide_stream {
     bolide_outlist out;                     /* gathered output; the first block may be in flight */
     struct bolide_tls *tls;                 /* strong; what stands between socket and owner, or NULL */
     size_t pending;                         /* bytes of output that have not left, also those not encrypted yet */
-    size_t high_water, low_water;           /* bytes */
+    const bolide_watermarks *water;         /* the owner's, or the default ones */
     unsigned flags;                         /* BOLIDE_STREAM_* */
 };
 
@@ -74,7 +78,7 @@ enum {
     BOLIDE_STREAM_READING = 2,       /* the owner wants to read */
     BOLIDE_STREAM_LISTED = 4,        /* on the loop's flush list */
     BOLIDE_STREAM_IN_FLIGHT = 8,     /* out_first waits in uv_write() for the socket to be writable */
-    BOLIDE_STREAM_FULL = 16,         /* output exceeded high_water and has not fallen to low_water yet */
+    BOLIDE_STREAM_FULL = 16,         /* output exceeded the high-water mark and has not fallen to the low one yet */
     BOLIDE_STREAM_SHUTDOWN = 32,     /* FIN after the output */
     BOLIDE_STREAM_FIN_SENT = 64,     /* the FIN was handed to the kernel */
     BOLIDE_STREAM_CLOSE_AFTER = 128, /* close after the output has left */
@@ -135,7 +139,7 @@ static inline size_t bolide_stream_pending(const bolide_stream *s) {
     return s->pending;
 }
 
-/* True once output exceeded high_water, until it has fallen to low_water (then on_drain is called). */
+/* True once output exceeded the high-water mark, until it has fallen to the low one (then on_drain is called). */
 static inline bool bolide_stream_is_full(const bolide_stream *s) {
     return (s->flags & BOLIDE_STREAM_FULL) != 0;
 }

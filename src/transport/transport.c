@@ -576,6 +576,8 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
         }
         return NULL;
     }
+    t->water = *t->stream.water;
+    t->stream.water = &t->water;
     bolide_resource_add(loop, &t->resource);
     Py_INCREF(t); /* the loop's; on_close drops it */
     status = bolide_stream_open(&t->stream, stream_fd);

@@ -22,6 +22,7 @@ typedef struct {
     };
     bolide_resource resource; /* while open; the loop holds a reference with it */
     bolide_stream stream;
+    bolide_watermarks water; /* the stream's */
     bolide_loop *loop;       /* strong */
     PyObject *protocol;      /* NULL after connection_lost() */
     PyObject *context;       /* contextvars.Context of the protocol's callbacks */

@@ -131,8 +131,8 @@ PyObject *bolide_transport_tls_info(bolide_transport *t, PyObject *name) {
  * --------------------------------------------------------------------------------------------------------------- */
 
 int bolide_transport_secure(bolide_transport *t, const bolide_tls_options *options) {
-    t->stream.high_water = BOLIDE_TLS_HIGH_WATER;
-    t->stream.low_water = BOLIDE_TLS_HIGH_WATER / 4;
+    t->water.high = BOLIDE_TLS_HIGH_WATER;
+    t->water.low = BOLIDE_TLS_HIGH_WATER / 4;
     if (bolide_stream_start_tls(&t->stream, options) == 0) {
         PyTypeObject *old = Py_TYPE(t);
         Py_SET_TYPE((PyObject *)t, (PyTypeObject *)Py_NewRef(t->loop->st->SSLTransportType)); /* the same layout */

@@ -188,16 +188,16 @@ static PyObject *get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignor
 
 static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
-    return Py_BuildValue("(nn)", (Py_ssize_t)t->stream.low_water, (Py_ssize_t)t->stream.high_water);
+    return Py_BuildValue("(nn)", (Py_ssize_t)t->water.low, (Py_ssize_t)t->water.high);
 }
 
 static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
     bolide_transport *t = (bolide_transport *)self;
     size_t fallback = has_tls(t) ? BOLIDE_TLS_HIGH_WATER : BOLIDE_HIGH_WATER;
-    if (bolide_parse_watermarks(args, kwargs, fallback, &t->stream.high_water, &t->stream.low_water) < 0) {
+    if (bolide_parse_watermarks(args, kwargs, fallback, &t->water.high, &t->water.low) < 0) {
         return NULL;
     }
-    if (bolide_stream_is_open(&t->stream) && t->stream.pending > t->stream.high_water) {
+    if (bolide_stream_is_open(&t->stream) && t->stream.pending > t->water.high) {
         t->stream.flags |= BOLIDE_STREAM_FULL;
         bolide_transport_flow(t);
     }

@@ -17,33 +17,70 @@ void bolide_ws_config_clear(bolide_ws_config *config) {
     Py_CLEAR(config->last);
     Py_CLEAR(config->frame);
     Py_CLEAR(config->compressed);
+    free(config->spare);
+    config->spare = NULL;
+}
+
+/* --- what is read --- */
+
+/* Nothing lasts from this read to the next one. */
+static bool is_between(const bolide_ws_input *in) {
+    return in->opcode == 0 && in->frame.len == 0 && in->partial == NULL && in->tail == NULL && in->pong == NULL;
+}
+
+/* Make ws->input. False when there is no memory. */
+static bool take_input(bolide_conn *c) {
+    bolide_ws *ws = bolide_ws_of(c);
+    bolide_ws_config *config = bolide_ws_config_of(c);
+    if (ws->input == NULL) {
+        ws->input = config->spare != NULL ? config->spare : calloc(1, sizeof(*ws->input));
+        config->spare = NULL;
+    }
+    return ws->input != NULL;
+}
+
+/* Nobody has `in` any more. */
+static void give_input(bolide_ws_config *config, bolide_ws_input *in) {
+    if (config->spare == NULL) {
+        config->spare = in;
+    } else {
+        free(in);
+    }
 }
 
 /* --- the end --- */
 
 /* Free what an open connection has; the struct itself lives as long as the connection. */
-static void release(bolide_ws *ws) {
+static void release(bolide_conn *c) {
+    bolide_ws *ws = bolide_ws_of(c);
+    bolide_ws_input *in = ws->input;
     bolide_deflate_free(ws->deflate);
     ws->deflate = NULL;
-    Py_CLEAR(ws->partial);
-    free(ws->tail);
-    ws->tail = NULL;
-    free(ws->pong);
-    ws->pong = NULL;
+    ws->input = NULL;
+    if (in != NULL) {
+        bool reading = in->reading;
+        Py_XDECREF(in->partial);
+        free(in->tail);
+        free(in->pong);
+        memset(in, 0, sizeof(*in));
+        if (!reading) {
+            give_input(bolide_ws_config_of(c), in);
+        }
+    }
 }
 
 static void tell_end(bolide_conn *c, int code, PyObject *reason) {
     bolide_ws *ws = bolide_ws_of(c);
     if ((ws->flags & WS_ENDED) == 0) {
         ws->flags |= WS_ENDED;
-        ws->config->ops->on_end(c, code, reason);
+        bolide_ws_config_of(c)->ops->on_end(c, code, reason);
     }
 }
 
 /* Nothing more is said on this connection: let the peer get what was queued, then close. */
 static void leave(bolide_conn *c) {
     if (bolide_ws_is_upgraded(c)) {
-        release(bolide_ws_of(c));
+        release(c);
         bolide_conn_linger(c);
     }
 }
@@ -99,11 +136,12 @@ static void take_ping(bolide_conn *c, const char *data, size_t len) {
         return;
     }
     /* A peer that pings and does not read: only the last one is answered, once it does (RFC 6455, section 5.5.3). */
-    if (ws->pong == NULL && (ws->pong = malloc(BOLIDE_WS_CONTROL_MAX)) == NULL) {
+    bolide_ws_input *in = ws->input;
+    if (in->pong == NULL && (in->pong = malloc(BOLIDE_WS_CONTROL_MAX)) == NULL) {
         return;
     }
-    memcpy(ws->pong, data, len);
-    ws->pong_len = (uint8_t)len;
+    memcpy(in->pong, data, len);
+    in->pong_len = (uint8_t)len;
 }
 
 static void take_control(bolide_conn *c, const bolide_ws_frame *f, char *data) {
@@ -116,7 +154,7 @@ static void take_control(bolide_conn *c, const bolide_ws_frame *f, char *data) {
         take_ping(c, data, len);
     } else if ((ws->flags & WS_PINGED) != 0 && len == sizeof(ws->ping) && memcmp(data, &ws->ping, len) == 0) {
         ws->flags &= (uint8_t)~WS_PINGED;
-        ws->timer_ms = 0;
+        c->since_ms = 0;
     }
 }
 
@@ -124,13 +162,13 @@ static void take_control(bolide_conn *c, const bolide_ws_frame *f, char *data) {
 
 /* Keep the start of a header or of a control frame. */
 static void keep_tail(bolide_conn *c, const char *data, size_t len) {
-    bolide_ws *ws = bolide_ws_of(c);
-    if (ws->tail == NULL && (ws->tail = malloc(TAIL_MAX)) == NULL) {
+    bolide_ws_input *in = bolide_ws_of(c)->input;
+    if (in->tail == NULL && (in->tail = malloc(TAIL_MAX)) == NULL) {
         bolide_conn_abort(c);
         return;
     }
-    memcpy(ws->tail + ws->tail_len, data, len);
-    ws->tail_len += (uint8_t)len;
+    memcpy(in->tail + in->tail_len, data, len);
+    in->tail_len += (uint8_t)len;
 }
 
 /* A header was found wrong. The application gets a turn to answer the messages before it. */
@@ -152,8 +190,9 @@ static size_t take_header(bolide_conn *c, char *data, size_t len, bolide_ws_fram
         fail_in_turn(c, "invalid frame header");
         return 0;
     }
-    if (used > 0 && !bolide_ws_is_control(f->opcode) && (f->opcode == BOLIDE_WS_CONTINUATION) != (ws->opcode != 0)) {
-        fail_in_turn(c, ws->opcode != 0 ? "expected a continuation" : "unexpected continuation");
+    bool within = ws->input->opcode != 0;
+    if (used > 0 && !bolide_ws_is_control(f->opcode) && (f->opcode == BOLIDE_WS_CONTINUATION) != within) {
+        fail_in_turn(c, within ? "expected a continuation" : "unexpected continuation");
         return 0;
     }
     if (used == 0 || !bolide_ws_is_control(f->opcode)) {
@@ -169,8 +208,9 @@ static size_t take_header(bolide_conn *c, char *data, size_t len, bolide_ws_fram
 /* One step from the start of a frame. Returns the bytes used. */
 static size_t take_frame(bolide_conn *c, char *data, size_t len) {
     bolide_ws *ws = bolide_ws_of(c);
+    bolide_ws_input *in = ws->input;
     bolide_ws_frame f;
-    size_t before = ws->tail_len, used;
+    size_t before = in->tail_len, used;
     char *tail = NULL;
     if (before == 0) {
         used = take_header(c, data, len, &f);
@@ -183,14 +223,14 @@ static size_t take_frame(bolide_conn *c, char *data, size_t len) {
         }
     } else {
         size_t part = len < TAIL_MAX - before ? len : TAIL_MAX - before;
-        tail = ws->tail;
+        tail = in->tail;
         memcpy(tail + before, data, part);
-        ws->tail = NULL; /* what follows may close the connection */
-        ws->tail_len = 0;
+        in->tail = NULL; /* what follows may close the connection */
+        in->tail_len = 0;
         used = take_header(c, tail, before + part, &f);
         if (used == 0 && bolide_ws_is_upgraded(c)) {
-            ws->tail = tail;
-            ws->tail_len = (uint8_t)(before + part);
+            in->tail = tail;
+            in->tail_len = (uint8_t)(before + part);
             return part;
         }
         free(tail);
@@ -205,7 +245,7 @@ static size_t take_frame(bolide_conn *c, char *data, size_t len) {
 static void update_reading(bolide_conn *c) {
     bolide_ws *ws = bolide_ws_of(c);
     bool reading = (c->stream.flags & BOLIDE_STREAM_READING) != 0;
-    bool wanted = (ws->flags & WS_FULL) == 0 && c->held_len == 0 && (c->flags & BOLIDE_CONN_EOF) == 0;
+    bool wanted = (ws->flags & WS_FULL) == 0 && c->held == NULL && (c->flags & BOLIDE_CONN_EOF) == 0;
     if (wanted && !reading) {
         if (bolide_stream_read_start(&c->stream) != 0) {
             bolide_conn_abort(c);
@@ -221,18 +261,17 @@ static void vanished(bolide_conn *c) {
     bolide_conn_close(c);
 }
 
-static void on_read(bolide_stream *s, char *data, size_t len) {
-    bolide_conn *c = bolide_conn_of_stream(s);
+/* Frame by frame, until something ends the connection or the owner has enough. */
+static void take_frames(bolide_conn *c, bolide_ws_input *in, char *data, size_t len) {
     bolide_ws *ws = bolide_ws_of(c);
-    ws->flags &= (uint8_t)~WS_DELIVERED;
     while (len > 0 && bolide_ws_is_upgraded(c)) {
-        if (c->held_len > 0 || (ws->flags & (WS_FULL | WS_DEFERRED)) != 0) {
+        if (c->held != NULL || (ws->flags & (WS_FULL | WS_DEFERRED)) != 0) {
             bolide_conn_hold(c, data, len);
             break;
         }
         size_t used;
-        if (ws->frame.len > 0) {
-            used = len < ws->frame.len ? len : (size_t)ws->frame.len;
+        if (in->frame.len > 0) {
+            used = len < in->frame.len ? len : (size_t)in->frame.len;
             bolide_ws_take_payload(c, data, used);
         } else {
             used = take_frame(c, data, len);
@@ -240,13 +279,36 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
         data += used;
         len -= used;
     }
+}
+
+static void on_read(bolide_stream *s, char *data, size_t len) {
+    bolide_conn *c = bolide_conn_of_stream(s);
+    bolide_ws *ws = bolide_ws_of(c);
+    if (!take_input(c)) {
+        bolide_conn_abort(c);
+        return;
+    }
+    bolide_ws_config *config = bolide_ws_config_of(c);
+    bolide_ws_input *in = ws->input;
+    in->reading = true;
+    ws->flags &= (uint8_t)~WS_DELIVERED;
+    take_frames(c, in, data, len);
+    in->reading = false;
+    bool left = (c->flags & BOLIDE_CONN_UPGRADED) == 0;
+    if (left) {
+        memset(in, 0, sizeof(*in)); /* released already; the end of it has counted on */
+        give_input(config, in);
+    } else if (is_between(in)) {
+        ws->input = NULL;
+        give_input(config, in);
+    }
     if (bolide_ws_is_upgraded(c)) {
         if ((ws->flags & WS_DEFERRED) != 0) {
             ws->flags &= (uint8_t)~WS_DEFERRED;
             bolide_http_resume_soon(c);
         }
         update_reading(c);
-        if ((c->flags & BOLIDE_CONN_EOF) != 0 && c->held_len == 0) {
+        if ((c->flags & BOLIDE_CONN_EOF) != 0 && c->held == NULL) {
             vanished(c);
         }
     }
@@ -255,7 +317,7 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
 static void on_eof(bolide_stream *s) {
     bolide_conn *c = bolide_conn_of_stream(s);
     c->flags |= BOLIDE_CONN_EOF;
-    if (bolide_ws_is_upgraded(c) && c->held_len == 0) {
+    if (bolide_ws_is_upgraded(c) && c->held == NULL) {
         vanished(c);
     }
 }
@@ -268,17 +330,24 @@ static void on_error(bolide_stream *s, int status) {
 static void on_drain(bolide_stream *s) {
     bolide_conn *c = bolide_conn_of_stream(s);
     bolide_ws *ws = bolide_ws_of(c);
-    if (ws->pong != NULL && bolide_ws_is_open(c)) {
-        char *pong = ws->pong;
-        ws->pong = NULL;
-        bolide_ws_put_control(c, BOLIDE_WS_PONG, pong, ws->pong_len);
+    bolide_ws_config *config = bolide_ws_config_of(c);
+    bolide_ws_input *in = ws->input;
+    if (in != NULL && in->pong != NULL && bolide_ws_is_open(c)) {
+        char *pong = in->pong;
+        uint8_t len = in->pong_len;
+        in->pong = NULL;
+        if (!in->reading && is_between(in)) {
+            ws->input = NULL;
+            give_input(config, in);
+        }
+        bolide_ws_put_control(c, BOLIDE_WS_PONG, pong, len);
         free(pong);
     }
-    ws->config->ops->on_drain(c);
+    config->ops->on_drain(c);
 }
 
 static void on_close(bolide_stream *s) {
-    release(bolide_ws_of(bolide_conn_of_stream(s)));
+    release(bolide_conn_of_stream(s));
     bolide_conn_on_close(s);
 }
 
@@ -292,14 +361,13 @@ static const bolide_stream_ops stream_ops = {
 
 /* --- for the owner --- */
 
-int bolide_ws_start(bolide_conn *c, bolide_ws_config *config, const bolide_deflate_params *deflate) {
+int bolide_ws_start(bolide_conn *c, const bolide_deflate_params *deflate) {
     bolide_deflate *agreed = NULL;
     if (deflate->enabled && (agreed = bolide_deflate_new(deflate)) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
     bolide_conn_upgrade(c, &stream_ops);
-    bolide_ws_of(c)->config = config;
     bolide_ws_of(c)->deflate = agreed;
     return 0;
 }
@@ -327,7 +395,7 @@ void bolide_ws_resume(bolide_conn *c) {
         return;
     }
     bolide_ws_of(c)->flags &= (uint8_t)~WS_FULL;
-    if (c->held_len > 0) {
+    if (c->held != NULL) {
         bolide_http_resume_soon(c);
     } else {
         update_reading(c);
@@ -338,9 +406,10 @@ void bolide_ws_resume(bolide_conn *c) {
 static void tick_closing(bolide_conn *c, unsigned ms) {
     bolide_ws *ws = bolide_ws_of(c);
     size_t pending = bolide_stream_pending(&c->stream);
-    ws->timer_ms = pending < ws->pending ? 0 : ws->timer_ms + ms;
-    ws->pending = pending;
-    if (ws->timer_ms >= ws->config->close_timeout_ms + ms) {
+    pending = pending < UINT32_MAX ? pending : UINT32_MAX;
+    c->since_ms = pending < ws->pending ? 0 : c->since_ms + ms;
+    ws->pending = (uint32_t)pending;
+    if (c->since_ms >= bolide_ws_config_of(c)->close_timeout_ms + ms) {
         bolide_conn_abort(c);
     }
 }
@@ -350,17 +419,17 @@ void bolide_ws_tick(bolide_conn *c, unsigned ms) {
         return;
     }
     bolide_ws *ws = bolide_ws_of(c);
-    const bolide_ws_config *config = ws->config;
+    const bolide_ws_config *config = bolide_ws_config_of(c);
     if ((ws->flags & WS_CLOSE_SENT) != 0) {
         tick_closing(c, ms);
     } else if ((ws->flags & WS_PINGED) != 0) {
         /* While nothing is read, the answer cannot be seen. */
-        ws->timer_ms += (ws->flags & WS_FULL) != 0 ? 0 : ms;
-        if (ws->timer_ms >= config->ping_timeout_ms + ms) {
+        c->since_ms += (ws->flags & WS_FULL) != 0 ? 0 : ms;
+        if (c->since_ms >= config->ping_timeout_ms + ms) {
             bolide_ws_fail(c, BOLIDE_WS_INTERNAL_ERROR, "keepalive ping timeout");
         }
-    } else if (config->ping_interval_ms != 0 && (ws->timer_ms += ms) >= config->ping_interval_ms) {
-        ws->timer_ms = 0;
+    } else if (config->ping_interval_ms != 0 && (c->since_ms += ms) >= config->ping_interval_ms) {
+        c->since_ms = 0;
         ws->ping++;
         ws->flags |= config->ping_timeout_ms != 0 ? WS_PINGED : 0;
         bolide_ws_put_control(c, BOLIDE_WS_PING, (const char *)&ws->ping, sizeof(ws->ping));

@@ -24,7 +24,9 @@ typedef struct {
     void (*on_drain)(bolide_conn *c);
 } bolide_ws_ops;
 
-/* What the connections of one server share. */
+typedef struct bolide_ws_input bolide_ws_input;
+
+/* What the connections of one server share: http->upgrades. */
 typedef struct {
     const bolide_ws_ops *ops;
     size_t max_size;           /* bytes of a message from the client, decompressed */
@@ -37,14 +39,15 @@ typedef struct {
     bolide_conn *last_conn; /* to whom; only to be compared */
     PyObject *frame;        /* bytes: `last` as a frame, for many peers, or NULL */
     PyObject *compressed;   /* bytes: ... as a frame, compressed on its own, or NULL */
+    bolide_ws_input *spare; /* for the next connection that reads, or NULL */
     uint8_t window_bits;    /* log2 of the window that `compressed` needs */
 } bolide_ws_config;
 
 void bolide_ws_config_clear(bolide_ws_config *config);
 
 /* The 101 answer was queued: the connection speaks WebSocket from here on. `deflate`: what was agreed upon, or not
- * enabled. 0, or -1 with MemoryError set. `config` must outlive the connection. */
-int bolide_ws_start(bolide_conn *c, bolide_ws_config *config, const bolide_deflate_params *deflate);
+ * enabled. 0, or -1 with MemoryError set. c->http->upgrades is a bolide_ws_config. */
+int bolide_ws_start(bolide_conn *c, const bolide_deflate_params *deflate);
 
 /* Send a message: a str as text; any other object as its bytes, which must be contiguous. 0, or -1 with an exception
  * set (TypeError, UnicodeEncodeError, MemoryError) and nothing sent. Only while bolide_ws_is_open(). */

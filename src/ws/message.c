@@ -9,9 +9,9 @@
 /* Hand a message to the owner. */
 static void deliver(bolide_conn *c, PyObject *message, size_t len) {
     bolide_ws *ws = bolide_ws_of(c);
-    ws->opcode = 0;
+    ws->input->opcode = 0;
     ws->flags |= WS_DELIVERED;
-    if (!ws->config->ops->on_message(c, message, len)) {
+    if (!bolide_ws_config_of(c)->ops->on_message(c, message, len)) {
         ws->flags |= WS_FULL;
     }
 }
@@ -30,13 +30,13 @@ static void deliver_text(bolide_conn *c, const char *data, size_t len) {
 
 /* The message under assembly is complete. */
 static void deliver_partial(bolide_conn *c) {
-    bolide_ws *ws = bolide_ws_of(c);
-    PyObject *partial = ws->partial;
-    size_t len = ws->partial_len;
-    ws->partial = NULL;
-    ws->partial_len = 0;
-    if (ws->opcode == BOLIDE_WS_TEXT) {
-        if (bolide_utf8_complete(&ws->utf8)) {
+    bolide_ws_input *in = bolide_ws_of(c)->input;
+    PyObject *partial = in->partial;
+    size_t len = in->partial_len;
+    in->partial = NULL;
+    in->partial_len = 0;
+    if (in->opcode == BOLIDE_WS_TEXT) {
+        if (bolide_utf8_complete(&in->utf8)) {
             deliver_text(c, partial != NULL ? PyBytes_AS_STRING(partial) : "", len);
         } else {
             bolide_ws_fail(c, BOLIDE_WS_INVALID_DATA, "invalid UTF-8");
@@ -57,69 +57,69 @@ static void deliver_partial(bolide_conn *c) {
 }
 
 /* Room for `want` bytes behind the message under assembly; `expected` more are known to come. NULL: no memory. */
-static char *partial_room(bolide_ws *ws, size_t want, uint64_t expected) {
-    size_t need = ws->partial_len + want;
-    size_t cap = ws->partial != NULL ? (size_t)PyBytes_GET_SIZE(ws->partial) : 0;
+static char *partial_room(bolide_ws_input *in, size_t want, uint64_t expected) {
+    size_t need = in->partial_len + want;
+    size_t cap = in->partial != NULL ? (size_t)PyBytes_GET_SIZE(in->partial) : 0;
     if (need > cap) {
-        bool known = expected != 0 && ws->frame.fin;
-        uint64_t total = ws->partial_len + expected, least = known ? FIRST_ROOM : SMALL_ROOM;
+        bool known = expected != 0 && in->frame.fin;
+        uint64_t total = in->partial_len + expected, least = known ? FIRST_ROOM : SMALL_ROOM;
         uint64_t grown = cap * 2 > least ? cap * 2 : least;
         grown = known && total < grown ? total : grown;
         cap = grown > need ? (size_t)grown : need;
         int result = 0;
-        if (ws->partial == NULL) {
-            ws->partial = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)cap);
+        if (in->partial == NULL) {
+            in->partial = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)cap);
         } else {
-            result = _PyBytes_Resize(&ws->partial, (Py_ssize_t)cap);
+            result = _PyBytes_Resize(&in->partial, (Py_ssize_t)cap);
         }
-        if (result < 0 || ws->partial == NULL) {
+        if (result < 0 || in->partial == NULL) {
             PyErr_Clear();
             return NULL;
         }
     }
-    return PyBytes_AS_STRING(ws->partial) + ws->partial_len;
+    return PyBytes_AS_STRING(in->partial) + in->partial_len;
 }
 
 /* `len` bytes stand behind the message under assembly. False when they are not valid in it. */
-static bool extend_partial(bolide_ws *ws, size_t len) {
-    const char *data = PyBytes_AS_STRING(ws->partial) + ws->partial_len;
-    ws->partial_len += len;
-    return ws->opcode != BOLIDE_WS_TEXT || bolide_utf8_feed(&ws->utf8, data, len);
+static bool extend_partial(bolide_ws_input *in, size_t len) {
+    const char *data = PyBytes_AS_STRING(in->partial) + in->partial_len;
+    in->partial_len += len;
+    return in->opcode != BOLIDE_WS_TEXT || bolide_utf8_feed(&in->utf8, data, len);
 }
 
 /* Why decompression was ended from within. */
 typedef struct {
-    bolide_ws *ws;
-    int code; /* to close with, or 0: no memory */
+    bolide_ws_input *in;
+    size_t max_size; /* of a message */
+    int code;        /* to close with, or 0: no memory */
 } inflation;
 
 static char *inflate_room(void *arg, size_t want, size_t *room) {
-    inflation *in = arg;
-    bolide_ws *ws = in->ws;
-    char *out = partial_room(ws, want, 0);
+    bolide_ws_input *in = ((inflation *)arg)->in;
+    char *out = partial_room(in, want, 0);
     if (out != NULL) {
-        *room = (size_t)PyBytes_GET_SIZE(ws->partial) - ws->partial_len;
+        *room = (size_t)PyBytes_GET_SIZE(in->partial) - in->partial_len;
     }
     return out;
 }
 
 static bool inflate_wrote(void *arg, size_t len) {
-    inflation *in = arg;
-    bolide_ws *ws = in->ws;
-    if (ws->partial_len + len > ws->config->max_size) {
-        in->code = BOLIDE_WS_TOO_BIG;
+    inflation *i = arg;
+    bolide_ws_input *in = i->in;
+    if (in->partial_len + len > i->max_size) {
+        i->code = BOLIDE_WS_TOO_BIG;
         return false;
     }
-    in->code = BOLIDE_WS_INVALID_DATA;
-    bool valid = extend_partial(ws, len);
-    in->code = valid ? 0 : in->code;
+    i->code = BOLIDE_WS_INVALID_DATA;
+    bool valid = extend_partial(in, len);
+    i->code = valid ? 0 : i->code;
     return valid;
 }
 
 /* Unmasked bytes of a compressed message. */
 static void take_compressed(bolide_conn *c, const char *data, size_t len, bool last) {
     bolide_ws *ws = bolide_ws_of(c);
-    inflation in = {ws, 0};
+    inflation in = {ws->input, bolide_ws_config_of(c)->max_size, 0};
     const bolide_deflate_sink sink = {inflate_room, inflate_wrote, &in};
     bolide_deflate_status status = bolide_inflate_piece(ws->deflate, data, len, last, &sink);
     if (status == BOLIDE_DEFLATE_CORRUPT) {
@@ -135,31 +135,32 @@ static void take_compressed(bolide_conn *c, const char *data, size_t len, bool l
 
 void bolide_ws_take_payload(bolide_conn *c, char *data, size_t len) {
     bolide_ws *ws = bolide_ws_of(c);
-    bolide_ws_frame *f = &ws->frame;
+    bolide_ws_input *in = ws->input; /* there until all is read, even if the connection ends */
+    bolide_ws_frame *f = &in->frame;
     bool dropped = (ws->flags & WS_CLOSE_SENT) != 0, last = f->len == len && f->fin;
-    if (!dropped && ws->compressed) {
-        bolide_ws_unmask(data, len, f->mask, ws->offset);
+    if (!dropped && in->compressed) {
+        bolide_ws_unmask(data, len, f->mask, in->offset);
         take_compressed(c, data, len, last);
     } else if (!dropped && len > 0) {
-        char *out = partial_room(ws, len, f->len);
+        char *out = partial_room(in, len, f->len);
         if (out == NULL) {
             bolide_conn_abort(c);
             return;
         }
-        bolide_ws_unmask_copy(out, data, len, f->mask, ws->offset);
-        if (!extend_partial(ws, len)) {
+        bolide_ws_unmask_copy(out, data, len, f->mask, in->offset);
+        if (!extend_partial(in, len)) {
             bolide_ws_fail(c, BOLIDE_WS_INVALID_DATA, "invalid UTF-8");
         }
     }
     f->len -= len;
-    ws->offset += len;
+    in->offset += len;
     if (!last || !bolide_ws_is_upgraded(c)) {
         return;
     }
     if (dropped) {
-        Py_CLEAR(ws->partial);
-        ws->partial_len = 0;
-        ws->opcode = 0;
+        Py_CLEAR(in->partial);
+        in->partial_len = 0;
+        in->opcode = 0;
     } else {
         deliver_partial(c);
     }
@@ -189,16 +190,18 @@ static void take_whole(bolide_conn *c, const bolide_ws_frame *f, char *data) {
 }
 
 /* The longest that a frame may be now. What does not compress grows a little when compressed. */
-static uint64_t room_left(const bolide_ws *ws, const bolide_ws_frame *f) {
-    uint64_t max = ws->config->max_size;
-    bool compressed = f->opcode == BOLIDE_WS_CONTINUATION ? ws->compressed : f->compressed;
-    return compressed ? max + max / 256 + 64 : max - ws->partial_len;
+static uint64_t room_left(const bolide_conn *c, const bolide_ws_frame *f) {
+    const bolide_ws_input *in = bolide_ws_of(c)->input;
+    uint64_t max = bolide_ws_config_of(c)->max_size;
+    bool compressed = f->opcode == BOLIDE_WS_CONTINUATION ? in->compressed : f->compressed;
+    return compressed ? max + max / 256 + 64 : max - in->partial_len;
 }
 
 size_t bolide_ws_begin_frame(bolide_conn *c, const bolide_ws_frame *f, char *data, size_t have) {
     bolide_ws *ws = bolide_ws_of(c);
+    bolide_ws_input *in = ws->input;
     bool dropped = (ws->flags & WS_CLOSE_SENT) != 0;
-    if (!dropped && f->len > room_left(ws, f)) {
+    if (!dropped && f->len > room_left(c, f)) {
         bolide_ws_fail(c, BOLIDE_WS_TOO_BIG, "message too big");
         return 0;
     }
@@ -207,12 +210,12 @@ size_t bolide_ws_begin_frame(bolide_conn *c, const bolide_ws_frame *f, char *dat
         return (size_t)f->len;
     }
     if (f->opcode != BOLIDE_WS_CONTINUATION) {
-        ws->opcode = f->opcode;
-        ws->compressed = f->compressed;
-        ws->utf8 = (bolide_utf8){0};
+        in->opcode = f->opcode;
+        in->compressed = f->compressed;
+        in->utf8 = (bolide_utf8){0};
     }
-    ws->frame = *f;
-    ws->offset = 0;
+    in->frame = *f;
+    in->offset = 0;
     if (f->len == 0) {
         bolide_ws_take_payload(c, data, 0);
     }

@@ -63,7 +63,7 @@ void bolide_ws_put_close(bolide_conn *c, int code, const char *reason, size_t le
         return;
     }
     ws->flags = (uint8_t)((ws->flags | WS_CLOSE_SENT) & ~WS_PINGED);
-    ws->timer_ms = 0;
+    c->since_ms = 0;
     payload[0] = (char)(code >> 8);
     payload[1] = (char)code;
     memcpy(payload + 2, reason, len);
@@ -113,7 +113,7 @@ static void trim_scratch(bolide_ws_config *config) {
  * content count as the same where it is worth the look (`by_content`): those that were serialised anew for each peer.
  */
 static bool is_repeated(bolide_conn *c, PyObject *message, const char *data, size_t len, bool by_content) {
-    bolide_ws_config *config = bolide_ws_of(c)->config;
+    bolide_ws_config *config = bolide_ws_config_of(c);
     PyObject *last = config->last;
     bool same = message == last;
     if (!same && by_content && last != NULL && Py_IS_TYPE(last, Py_TYPE(message))) {
@@ -136,7 +136,7 @@ static bool is_repeated(bolide_conn *c, PyObject *message, const char *data, siz
 /* Set config->compressed, a frame made without the history of any peer, if there is memory for it. */
 static void compress_for_many(bolide_conn *c, int opcode, const char *data, size_t len) {
     bolide_ws *ws = bolide_ws_of(c);
-    bolide_ws_config *config = ws->config;
+    bolide_ws_config *config = bolide_ws_config_of(c);
     const bolide_deflate_params *params = bolide_deflate_get_params(ws->deflate);
     bolide_deflate *deflate = bolide_deflate_new(params);
     size_t size = compress(config, deflate, data, len);
@@ -149,7 +149,7 @@ static void compress_for_many(bolide_conn *c, int opcode, const char *data, size
 /* Send `len` bytes of the scratch space. Longer ones from an object of their own: what the header of such a frame makes
  * room for may wake somebody who sends, too. */
 static int put_scratch(bolide_conn *c, int opcode, size_t len) {
-    const char *scratch = bolide_ws_of(c)->config->scratch;
+    const char *scratch = bolide_ws_config_of(c)->scratch;
     if (len <= BOLIDE_RESERVE_MAX - BOLIDE_WS_OUT_HEADER_MAX) {
         return put_frame(c, opcode, true, scratch, len, NULL);
     }
@@ -162,7 +162,7 @@ static int put_scratch(bolide_conn *c, int opcode, size_t len) {
 /* Send a compressed message. 0, or -1 with MemoryError set: the connection can't be used any more. */
 static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *message) {
     bolide_ws *ws = bolide_ws_of(c);
-    bolide_ws_config *config = ws->config;
+    bolide_ws_config *config = bolide_ws_config_of(c);
     int result = -1;
     bool repeated = is_repeated(c, message, data, len, true);
     if (repeated && config->compressed == NULL) {
@@ -188,7 +188,7 @@ static int put_compressed(bolide_conn *c, int opcode, const char *data, size_t l
 /* `message` is the object whose content `data` is. 0, or -1 with MemoryError set. */
 static int put_message(bolide_conn *c, int opcode, const char *data, size_t len, PyObject *message) {
     bolide_ws *ws = bolide_ws_of(c);
-    bolide_ws_config *config = ws->config;
+    bolide_ws_config *config = bolide_ws_config_of(c);
     if (ws->deflate != NULL && len >= COMPRESS_MIN) {
         return put_compressed(c, opcode, data, len, message);
     }

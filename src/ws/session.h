@@ -6,23 +6,28 @@
 #include "ws/connection.h"
 #include "ws/utf8.h"
 
+/* What is read, and what of it lasts from one read to the next. Between messages a connection has none. */
+struct bolide_ws_input {
+    PyObject *partial;     /* bytes object, ours alone: the message under assembly, or NULL */
+    size_t partial_len;    /* bytes of it that are filled */
+    char *tail;            /* a header or a control frame that was cut, or NULL */
+    char *pong;            /* BOLIDE_WS_CONTROL_MAX bytes: a pong that waits for the output to drain, or NULL */
+    bolide_ws_frame frame; /* the data frame under way: len counts down */
+    uint64_t offset;       /* bytes of it that have come */
+    bolide_utf8 utf8;      /* of the text message under assembly */
+    uint8_t tail_len;      /* bytes of `tail` */
+    uint8_t pong_len;      /* bytes of `pong` */
+    uint8_t opcode;        /* of the message under way; 0: none */
+    bool compressed;       /* it is compressed */
+    bool reading;          /* on_read() has it, whatever becomes of the connection */
+};
+
+/* What a connection has as long as it is open. How long it has been in the state that times out is conn->since_ms. */
 typedef struct {
-    bolide_ws_config *config;
     bolide_deflate *deflate; /* NULL: no compression */
-    PyObject *partial;       /* bytes object, ours alone: the message under assembly, or NULL */
-    size_t partial_len;      /* bytes of it that are filled */
-    char *tail;              /* a header or a control frame that was cut, or NULL */
-    char *pong;              /* BOLIDE_WS_CONTROL_MAX bytes: a pong that waits for the output to drain, or NULL */
-    bolide_ws_frame frame;   /* the data frame under way: len counts down */
-    uint64_t offset;         /* bytes of it that have come */
-    size_t pending;          /* output when the last tick looked */
+    bolide_ws_input *input;  /* while something is read, or is not complete; else NULL */
+    uint32_t pending;        /* output when the last tick looked, at most UINT32_MAX */
     uint32_t ping;           /* payload of the last ping */
-    uint32_t timer_ms;       /* in the state that times out */
-    bolide_utf8 utf8;        /* of the text message under assembly */
-    uint8_t tail_len;        /* bytes of `tail` */
-    uint8_t pong_len;        /* bytes of `pong` */
-    uint8_t opcode;          /* of the message under way; 0: none */
-    bool compressed;         /* it is compressed */
     uint8_t flags;           /* WS_* */
 } bolide_ws;
 
@@ -39,6 +44,10 @@ enum {
 
 static inline bolide_ws *bolide_ws_of(const bolide_conn *c) {
     return (bolide_ws *)(void *)c->upgraded;
+}
+
+static inline bolide_ws_config *bolide_ws_config_of(const bolide_conn *c) {
+    return c->http->upgrades;
 }
 
 static inline bool bolide_ws_is_upgraded(const bolide_conn *c) {
