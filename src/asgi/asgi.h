@@ -162,18 +162,24 @@ typedef enum {
     BOLIDE_WEBSOCKET_CLOSED,     /* the application has closed or refused it */
 } bolide_websocket_state;
 
+/* What a request for a WebSocket has until it is accepted. */
+typedef struct {
+    bolide_ws_handshake handshake; /* what the client asked for */
+    bolide_response response;      /* the one that denies it */
+    PyObject *headers;             /* list: of a websocket.http.response.start that waits, or NULL */
+} bolide_websocket_opening;
+
 /* What a request for a WebSocket has besides. The protocol itself is the connection's (ws/connection.h). */
 struct bolide_websocket {
-    PyObject **queue;               /* ring of `cap` (a power of 2): messages received and not yet taken */
-    uint32_t first, count, cap;     /* of `queue` */
-    uint16_t code;                  /* of the end; 0: not yet */
-    bool connect_taken : 1;         /* the application got websocket.connect */
-    bool gone : 1;                  /* the peer has closed, or vanished */
-    uint8_t state;                  /* bolide_websocket_state */
-    size_t bytes;                   /* in the messages of `queue` */
-    PyObject *reason;               /* str: of the end, or NULL */
-    PyObject *denial_headers;       /* list: of a websocket.http.response.start that waits, or NULL */
-    bolide_ws_handshake *handshake; /* what the client asked for; NULL once it was accepted */
+    PyObject **queue;                  /* ring of `cap` (a power of 2): messages received and not yet taken */
+    uint32_t first, count, cap;        /* of `queue` */
+    uint16_t code;                     /* of the end; 0: not yet */
+    bool connect_taken : 1;            /* the application got websocket.connect */
+    bool gone : 1;                     /* the peer has closed, or vanished */
+    uint8_t state;                     /* bolide_websocket_state */
+    size_t bytes;                      /* in the messages of `queue` */
+    PyObject *reason;                  /* str: of the end, or NULL */
+    bolide_websocket_opening *opening; /* NULL once it was accepted */
 };
 
 /* A request and its response. As a Python object it is the `send` of the application. */
@@ -183,25 +189,25 @@ struct bolide_request {
     vectorcallfunc send;                 /* calling the object sends a message */
     PyObject *scope;                     /* until the application is called, or has accepted a WebSocket */
     PyObject *task;                      /* while it is suspended */
-    PyObject *body;               /* bytes received and not yet taken by the application, or NULL; no one else has it */
-    PyObject *method, *target;    /* str, for the access log; NULL when there is none */
-    PyObject *client;             /* likewise */
-    bolide_access *access;        /* for an access log with details, owned; else NULL */
-    union {                       /* the awaitables that are suspended, borrowed: */
-        bolide_awaitable *waiter; /* ... the only one, or NULL */
-        bolide_awaitable **waiters; /* ... several, in their order; owned */
+    PyObject *method, *target;           /* str, for the access log; NULL when there is none */
+    PyObject *client;                    /* likewise */
+    bolide_access *access;               /* for an access log with details, owned; else NULL */
+    union {                              /* the awaitables that are suspended, borrowed: */
+        bolide_awaitable *waiter;        /* ... the only one, or NULL */
+        bolide_awaitable **waiters;      /* ... several, in their order; owned */
     };
     uint32_t waiter_count;       /* their number */
+    unsigned flags;              /* BOLIDE_REQUEST_* */
     bolide_request *prev, *next; /* server->running */
     bolide_websocket *ws;        /* of a request for a WebSocket: `websocket`; else NULL */
-    bolide_response response;
-    unsigned flags; /* BOLIDE_REQUEST_* */
-    int file;       /* the piece of a file that is being sent: a descriptor of our own plus 1, or 0 */
     union {
         struct {
-            uint64_t file_offset; /* ... where it goes on */
+            PyObject *body; /* bytes received and not yet taken by the application, or NULL; no one else has it */
+            bolide_response response;
+            uint64_t file_offset; /* the piece of a file that is being sent: where it goes on */
             uint64_t file_size;   /* ... bytes of it in all */
             uint64_t file_left;   /* ... and those that have not left and are not queued */
+            int file;             /* ... a descriptor of our own plus 1, or 0: there is none */
         };
         bolide_websocket websocket;
     };
@@ -337,7 +343,7 @@ bool bolide_websocket_is_wanted(const bolide_server *server, const bolide_conn *
  * *subprotocols becomes a new list. */
 int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subprotocols);
 
-/* Free what `ws` refers to; NULL: nothing. */
+/* Free what `ws` refers to. */
 void bolide_websocket_clear(bolide_websocket *ws);
 
 /* The `send` of a WebSocket: as bolide_send(). */

@@ -13,7 +13,7 @@
 #define QUANTUM (512 * 1024)
 
 void bolide_file_end(bolide_request *r) {
-    if (r->file != 0) {
+    if (r->ws == NULL && r->file != 0) {
         (void)close(r->file - 1);
         r->file = 0;
     }

@@ -52,7 +52,7 @@ void bolide_log_access(bolide_request *r, int status) {
     }
     PyObject *number = PyLong_FromLong(status), *result = NULL;
     if (number != NULL) {
-        PyObject *version = r->response.http10 ? as->str_http_1_0 : as->str_http_1_1;
+        PyObject *version = r->ws == NULL && r->response.http10 ? as->str_http_1_0 : as->str_http_1_1;
         PyObject *args[] = {NULL, r->client, r->method, r->target, version, number};
         result = PyObject_Vectorcall(server->access_log, args + 1, 5 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }

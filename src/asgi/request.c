@@ -521,8 +521,8 @@ static int request_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(r->server);
     Py_VISIT(r->scope);
     Py_VISIT(r->task);
-    if (r->ws != NULL) {
-        Py_VISIT(r->ws->denial_headers);
+    if (r->ws != NULL && r->ws->opening != NULL) {
+        Py_VISIT(r->ws->opening->headers);
     }
     if (r->access != NULL) {
         Py_VISIT(r->access->headers);
@@ -546,13 +546,16 @@ static void request_dealloc(PyObject *self) {
     PyObject_GC_UnTrack(self);
     Py_CLEAR(r->scope);
     Py_CLEAR(r->task);
-    Py_CLEAR(r->body);
     Py_CLEAR(r->method);
     Py_CLEAR(r->target);
     Py_CLEAR(r->client);
-    bolide_file_end(r);
     bolide_access_free(r);
-    bolide_websocket_clear(r->ws);
+    if (r->ws != NULL) {
+        bolide_websocket_clear(r->ws);
+    } else {
+        Py_CLEAR(r->body);
+    }
+    bolide_file_end(r);
     bolide_freelist_keep(&server->st->asgi->free_requests, self, FREELIST_MAX);
     Py_DECREF(server);
     Py_DECREF(type);

@@ -293,7 +293,7 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
     if (r->ws == NULL && r->method != as->methods[HTTP_GET] && PyDict_SetItem(scope, as->str_method, r->method) < 0) {
         return -1;
     }
-    if (r->response.http10 && PyDict_SetItem(scope, as->str_http_version, as->str_http_1_0) < 0) {
+    if (r->ws == NULL && r->response.http10 && PyDict_SetItem(scope, as->str_http_version, as->str_http_1_0) < 0) {
         return -1;
     }
     return server->state != NULL ? set_copy(scope, as->str_state, server->state) : 0;

@@ -23,13 +23,14 @@ int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subpro
     }
     bolide_websocket *ws = &r->websocket;
     memset(ws, 0, sizeof(*ws));
-    if ((ws->handshake = malloc(sizeof(*ws->handshake))) == NULL) {
+    if ((ws->opening = calloc(1, sizeof(*ws->opening))) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    int status = bolide_ws_handshake_read(ws->handshake, headers, r->server->ws_deflate, subprotocols);
+    int status = bolide_ws_handshake_read(&ws->opening->handshake, headers, r->server->ws_deflate, subprotocols);
     if (status != 0) {
         bolide_websocket_clear(ws);
+        memset(ws, 0, sizeof(*ws));
         return status;
     }
     r->ws = ws;
@@ -38,17 +39,16 @@ int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subpro
 }
 
 void bolide_websocket_clear(bolide_websocket *ws) {
-    if (ws == NULL) {
-        return;
-    }
     while (ws->count > 0) {
         Py_DECREF(ws->queue[ws->first++ & (ws->cap - 1)]);
         ws->count--;
     }
     free(ws->queue);
-    free(ws->handshake);
+    if (ws->opening != NULL) {
+        Py_XDECREF(ws->opening->headers);
+        free(ws->opening);
+    }
     Py_XDECREF(ws->reason);
-    Py_XDECREF(ws->denial_headers);
 }
 
 /* --- the queue of messages received ------------------------------------------------------------------------------- */
@@ -225,8 +225,8 @@ static void refuse(bolide_request *r, int status) {
 static void finish_denial(bolide_request *r) {
     bolide_websocket *ws = r->ws;
     ws->state = BOLIDE_WEBSOCKET_CLOSED;
-    bool whole = ws->denial_headers != NULL && bolide_websocket_start_denial(r) == 0 && r->conn != NULL &&
-                 bolide_response_body(&r->conn->stream, &r->response, NULL, false) == 0;
+    bool whole = ws->opening->headers != NULL && bolide_websocket_start_denial(r) == 0 && r->conn != NULL &&
+                 bolide_response_body(&r->conn->stream, &ws->opening->response, NULL, false) == 0;
     PyErr_Clear();
     if (r->conn == NULL) {
         return;

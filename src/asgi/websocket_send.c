@@ -63,22 +63,22 @@ static int send_accept(bolide_request *r, PyObject *message) {
     } else if (ws->state != BOLIDE_WEBSOCKET_CONNECTING) {
         result = overtaken();
     } else {
-        result = bolide_ws_handshake_answer(ws->handshake, &r->conn->stream, &r->server->http.defaults, subprotocol,
-                                            headers);
+        result = bolide_ws_handshake_answer(&ws->opening->handshake, &r->conn->stream, &r->server->http.defaults,
+                                            subprotocol, headers);
     }
     if (result < 0) {
         goto done;
     }
     ws->state = BOLIDE_WEBSOCKET_OPEN;
-    if (r->conn != NULL && bolide_ws_start(r->conn, &ws->handshake->deflate) < 0) {
+    if (r->conn != NULL && bolide_ws_start(r->conn, &ws->opening->handshake.deflate) < 0) {
         bolide_conn_abort(r->conn);
         result = -1;
         goto done;
     }
     log_status(r, 101);
     /* It may be idle for hours: what only the handshake needed goes. */
-    free(ws->handshake);
-    ws->handshake = NULL;
+    free(ws->opening);
+    ws->opening = NULL;
     Py_CLEAR(r->method);
     Py_CLEAR(r->target);
     Py_CLEAR(r->client);
@@ -139,17 +139,17 @@ static int send_denial_start(bolide_request *r, PyObject *message) {
         return is_gone(r) ? disconnected(r) : overtaken();
     }
     r->ws->state = BOLIDE_WEBSOCKET_DENYING;
-    r->ws->denial_headers = headers;
-    r->response.status = (int)code;
+    r->ws->opening->headers = headers;
+    r->ws->opening->response.status = (int)code;
     log_status(r, (int)code);
     return 0;
 }
 
 int bolide_websocket_start_denial(bolide_request *r) {
-    PyObject *headers = r->ws->denial_headers;
-    r->ws->denial_headers = NULL;
-    r->response.keep_alive = false;
-    int result = bolide_response_start(&r->conn->stream, &r->server->http.defaults, &r->response, headers);
+    PyObject *headers = r->ws->opening->headers;
+    r->ws->opening->headers = NULL;
+    r->ws->opening->response.keep_alive = false;
+    int result = bolide_response_start(&r->conn->stream, &r->server->http.defaults, &r->ws->opening->response, headers);
     Py_DECREF(headers);
     return result;
 }
@@ -157,7 +157,7 @@ int bolide_websocket_start_denial(bolide_request *r) {
 /* Give a denial response that comes in one piece, a bytes object or NULL, the length that its headers do not say. 0, or
  * -1 with an exception set. */
 static int add_length(bolide_request *r, PyObject *body) {
-    PyObject *headers = r->ws->denial_headers;
+    PyObject *headers = r->ws->opening->headers;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
         PyObject *pair = PyList_GET_ITEM(headers, i), *name = NULL;
         if (PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) > 0) {
@@ -198,10 +198,10 @@ static int send_denial_body(bolide_request *r, PyObject *message) {
         result = is_gone(r) ? disconnected(r) : overtaken();
         goto done;
     }
-    if (r->ws->denial_headers != NULL && !is_more && add_length(r, body) < 0) {
+    if (r->ws->opening->headers != NULL && !is_more && add_length(r, body) < 0) {
         goto done;
     }
-    if (r->ws->denial_headers != NULL && bolide_websocket_start_denial(r) < 0) {
+    if (r->ws->opening->headers != NULL && bolide_websocket_start_denial(r) < 0) {
         /* Nothing was sent: the end of the application answers. */
         r->ws->state = BOLIDE_WEBSOCKET_CONNECTING;
         goto done;
@@ -210,7 +210,7 @@ static int send_denial_body(bolide_request *r, PyObject *message) {
         result = disconnected(r);
         goto done;
     }
-    result = bolide_response_body(&r->conn->stream, &r->response, body, is_more != 0);
+    result = bolide_response_body(&r->conn->stream, &r->ws->opening->response, body, is_more != 0);
     if (result == 0 && !is_more) {
         r->ws->state = BOLIDE_WEBSOCKET_CLOSED;
         r->ws->code = r->ws->code != 0 ? r->ws->code : BOLIDE_WS_ABNORMAL;
