@@ -71,6 +71,12 @@
 
 #define BOLIDE_METHODS (HTTP_QUERY + 1)
 
+#define BOLIDE_RECENT 128 /* at most 256 */
+
+typedef struct bolide_request bolide_request;
+typedef struct bolide_awaitable bolide_awaitable;
+typedef struct bolide_websocket bolide_websocket;
+
 typedef struct bolide_asgi_state {
     PyTypeObject *ServerType;
     PyTypeObject *RequestType;
@@ -96,11 +102,10 @@ typedef struct bolide_asgi_state {
 #undef BOLIDE_ASGI_STR
 
     bolide_freelist free_requests, free_receives, free_awaitables;
-} bolide_asgi_state;
 
-typedef struct bolide_request bolide_request;
-typedef struct bolide_awaitable bolide_awaitable;
-typedef struct bolide_websocket bolide_websocket;
+    bolide_awaitable *recent[BOLIDE_RECENT]; /* ring of those that began to wait last; borrowed, or NULL */
+    uint8_t next_recent;                     /* where the next one goes */
+} bolide_asgi_state;
 
 /* What an access log with details tells of a request, gathered while it runs. */
 typedef struct {
@@ -242,6 +247,8 @@ struct bolide_awaitable {
     PyObject *callback;                    /* what the task that awaits it wants called when it may go on, or NULL */
     PyObject *context;                     /* ... to call it in; or the message of a cancellation; or NULL */
     bool bare;                             /* callback is the task, whose wake-up is to be called */
+    bool recent;                           /* it stands in recent[slot] of the module's state */
+    uint8_t slot;                          /* ... */
     uint8_t kind;                          /* bolide_await_kind */
     uint8_t state;                         /* AWAIT_* */
     bool blocking;                         /* _asyncio_future_blocking */

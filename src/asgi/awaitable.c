@@ -27,7 +27,7 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind) {
     a->callback = a->context = NULL;
     a->kind = (uint8_t)kind;
     a->state = AWAIT_NEW;
-    a->blocking = a->bare = false;
+    a->blocking = a->bare = a->recent = false;
     PyObject_GC_Track((PyObject *)a);
     return (PyObject *)a;
 }
@@ -63,12 +63,15 @@ static int add_waiter(bolide_request *r, bolide_awaitable *a) {
 }
 
 static void remove_waiter(bolide_request *r, const bolide_awaitable *a) {
-    bolide_awaitable **items = waiters_of(r);
+    if (--r->waiter_count == 0) {
+        r->waiter = NULL;
+        return;
+    }
+    bolide_awaitable **items = r->waiters;
     uint32_t i = 0;
     while (items[i] != a) {
         i++;
     }
-    r->waiter_count--;
     memmove(items + i, items + i + 1, (r->waiter_count - i) * sizeof(*items));
     if (r->waiter_count == 1) {
         bolide_awaitable *last = items[0];
@@ -79,17 +82,18 @@ static void remove_waiter(bolide_request *r, const bolide_awaitable *a) {
 
 /* --- waiting ------------------------------------------------------------------------------------------------------ */
 
-/* Is it the wake-up of a task, which says no more than of which one? It is a builtin method, an object of 80 bytes for
- * each WebSocket that waits; the task alone is kept, and one that is equal is made when it is called. */
-static bool is_wakeup(const bolide_awaitable *a, PyObject *callback) {
-    bolide_server *server = a->request->server;
+/* What a task wants called is a builtin method of it, an object of 80 bytes for each WebSocket that waits. So of those
+ * that have waited for a while the task alone is kept, and a method that is equal is made when it is to be called. */
+
+/* Is it such a method? To one to which there are weak references code may be bound. */
+static bool is_wakeup(bolide_server *server, PyObject *callback) {
     if (!PyCFunction_CheckExact(callback)) {
         return false;
     }
     const PyCFunctionObject *f = (PyCFunctionObject *)callback;
     bolide_asgi_state *as = server->st->asgi;
     if (f->m_self == NULL || !Py_IS_TYPE(f->m_self, (PyTypeObject *)server->st->asyncio_Task) || f->m_module != NULL ||
-        f->m_ml->ml_flags != METH_O) {
+        f->m_weakreflist != NULL || f->m_ml->ml_flags != METH_O) {
         return false;
     }
     if (as->wakeup == NULL) {
@@ -98,15 +102,42 @@ static bool is_wakeup(const bolide_awaitable *a, PyObject *callback) {
     return as->wakeup == f->m_ml;
 }
 
+/* `a` has waited for longer than as many others as there is room for. */
+static void reduce_callback(bolide_awaitable *a) {
+    PyObject *callback = a->callback;
+    a->recent = false;
+    if (is_wakeup(a->request->server, callback)) {
+        a->bare = true;
+        a->callback = Py_NewRef(PyCFunction_GET_SELF(callback));
+        Py_DECREF(callback);
+    }
+}
+
+static void set_callback(bolide_awaitable *a, PyObject *callback, PyObject *context) {
+    bolide_asgi_state *as = bolide_asgi_of(a->request);
+    bolide_awaitable **slot = &as->recent[as->next_recent];
+    if (*slot != NULL) {
+        reduce_callback(*slot);
+    }
+    *slot = a;
+    a->recent = true;
+    a->slot = as->next_recent;
+    as->next_recent = (uint8_t)((as->next_recent + 1) % BOLIDE_RECENT);
+    a->bare = false;
+    a->callback = Py_NewRef(callback);
+    a->context = Py_NewRef(context);
+}
+
 /* What is to be called. New reference, NULL with MemoryError set. */
 static PyObject *get_callback(const bolide_awaitable *a) {
     return a->bare ? PyCFunction_New(bolide_asgi_of(a->request)->wakeup, a->callback) : Py_NewRef(a->callback);
 }
 
-static void set_callback(bolide_awaitable *a, PyObject *callback, PyObject *context) {
-    a->bare = is_wakeup(a, callback);
-    a->callback = Py_NewRef(a->bare ? PyCFunction_GET_SELF(callback) : callback);
-    a->context = Py_NewRef(context);
+static void forget_recent(bolide_awaitable *a) {
+    if (a->recent) {
+        bolide_asgi_of(a->request)->recent[a->slot] = NULL;
+        a->recent = false;
+    }
 }
 
 /* Leave the request's waiters for the state `state`. */
@@ -115,6 +146,7 @@ static void end_waiting(bolide_awaitable *a, int state) {
         remove_waiter(a->request, a);
     }
     a->state = (uint8_t)state;
+    forget_recent(a);
     Py_CLEAR(a->callback);
     Py_CLEAR(a->context);
 }
@@ -281,6 +313,7 @@ static int complete(bolide_awaitable *a, int state) {
         return -1;
     }
     a->state = (uint8_t)state;
+    forget_recent(a);
     a->callback = a->context = NULL;
     Py_XDECREF(kept);
     return callback != NULL ? schedule(a, callback, context) : 0;
@@ -355,6 +388,7 @@ static PyObject *remove_done_callback(PyObject *self, PyObject *callback) {
     bolide_awaitable *a = (bolide_awaitable *)self;
     int same = 0;
     if (a->callback != NULL) {
+        forget_recent(a); /* it stays as it is while it is compared */
         PyObject *kept = Py_NewRef(a->callback), *ours = get_callback(a);
         same = ours != NULL ? PyObject_RichCompareBool(ours, callback, Py_EQ) : -1;
         if (same > 0 && a->callback == kept) {

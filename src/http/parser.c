@@ -276,12 +276,11 @@ static int begin_exchange(bolide_conn *c) {
     if (x != NULL) {
         http->free_exchanges = x->next;
         http->free_exchange_count--;
-    } else if ((x = malloc(sizeof(*x))) == NULL) {
+    } else if ((x = calloc(1, sizeof(*x))) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    x->split = NULL;
-    x->received = x->window = x->dropped = 0;
+    x->window = x->dropped = 0;
     c->exchange = x;
     init_parser(c);
     return 0;
