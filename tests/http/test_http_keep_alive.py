@@ -1,6 +1,7 @@
 """When a connection stays open and when it closes (RFC 9112, section 9.3)."""
 
 import socket
+from contextlib import ExitStack
 
 import pytest
 from support import Connection, control, uvicorn_differs
@@ -165,3 +166,20 @@ def test_timeout_of_zero_leaves_a_connection_time_for_its_request(closing):
         assert connection.is_quiet()
         connection.send(b"Host: x\r\n\r\n")
         assert connection.read_response().body == b"some text"
+
+
+def test_many_connections_side_by_side(server):
+    """Requests that come in parts, on many connections at once and one after another on each, do not mix."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(200)]
+        for turn in range(3):
+            bodies = [f"{turn} {number} ".encode() * (1 + number) for number in range(len(connections))]
+            parts = []
+            for body in bodies:
+                request = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                parts.append([request[:20], request[20:45], request[45:-2], request[-2:]])
+            for index in range(4):
+                for connection, part in zip(connections, parts, strict=True):
+                    connection.send(part[index])
+            for connection, body in zip(connections, bodies, strict=True):
+                assert connection.read_response().body == body

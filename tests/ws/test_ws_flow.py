@@ -5,7 +5,18 @@ import signal
 import threading
 
 import pytest
-from support.websocket_client import BINARY, CLOSE, PING, PONG, TEXT, Deflate, WebSocket, handshake_fields, make_frame
+from support.websocket_client import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Deflate,
+    WebSocket,
+    handshake_fields,
+    make_frame,
+)
 
 # What a server may grow by when it has to hold little. A sanitizer keeps freed memory for a while.
 BOUND = (512 if "asan" in os.environ.get("LD_PRELOAD", "") else 16) << 20
@@ -165,3 +176,56 @@ def test_memory_of_idle_connections(server):
     for ws in opened:
         ws.connection.close()
     assert each < 5 * 1024
+
+
+@pytest.fixture
+def crowd(server):
+    """Open so many WebSockets: crowd(300, "/ws-echo")."""
+    opened: list[WebSocket] = []
+
+    def open_them(count: int, target: str) -> list[WebSocket]:
+        opened.extend(WebSocket(server, target) for _ in range(count))
+        return opened
+
+    yield open_them
+    for ws in opened:
+        ws.connection.close()
+
+
+def test_many_that_wait(crowd):
+    """Whoever has waited in receive() for longer than hundreds of others is woken as they are."""
+    opened = crowd(300, "/ws-echo")
+    for turn in range(2):
+        for number, ws in enumerate(opened):
+            ws.send_text(f"{turn} {number}")
+        for number, ws in enumerate(opened):
+            assert ws.recv_text() == f"{turn} {number}"
+
+
+def test_many_that_wait_are_cancelled(server, crowd):
+    opened = crowd(300, "/ws-cancelled")
+    for ws in opened:
+        ws.send_text("once, so that it waits")
+        assert ws.recv_text() == "received"
+    assert server.get("/cancel-waiting").status == 200
+    for ws in opened:
+        assert ws.recv_text() == "cancelled by name"
+    for ws in opened[::-1]:
+        ws.send_text("again")
+        assert ws.recv_text() == "received"
+
+
+def test_parts_of_messages_side_by_side(crowd):
+    """Frames and messages of many connections that come in parts do not mix."""
+    opened = crowd(40, "/ws-echo")
+    texts = [f"{number} " * (5 + number * 20) for number in range(len(opened))]
+    parts = []
+    for number, text in enumerate(texts):
+        data = text.encode()
+        frames = make_frame(TEXT, data[: number * 3], fin=False) + make_frame(CONTINUATION, data[number * 3 :])
+        parts.append([frames[: number + 1], frames[number + 1 : -3], frames[-3:]])
+    for index in range(3):
+        for ws, part in zip(opened, parts, strict=True):
+            ws.send_raw(part[index])
+    for ws, text in zip(opened, texts, strict=True):
+        assert ws.recv_text() == text

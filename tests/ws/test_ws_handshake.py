@@ -269,3 +269,12 @@ def test_scopes_are_independent(server):
     assert seen[0]["path"] == "/ws-spoil-scope"
     assert (seen[0]["asgi"]["version"], seen[0]["extensions"]) == ("3.0", {"websocket.http.response": {}})
     assert (seen[0]["subprotocols"], seen[0]["state"]) == ([], {"opened": "at startup"})
+
+
+def test_keys_that_an_application_adds(server):
+    """They are behind the others and in order, however many the scopes before had room for."""
+    for count in (0, 3, 14, 15, 40, 1, 14, 0, 20):
+        with WebSocket(server, f"/ws-add-keys?count={count}") as ws:
+            last, *added = ast.literal_eval(ws.recv_text())
+            assert last == ("state", {"opened": "at startup"})
+            assert added == [(f"key {number}", number) for number in range(count)]

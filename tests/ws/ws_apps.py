@@ -42,6 +42,46 @@ async def ws_scope(scope, receive, send):
 
 
 @route
+async def ws_add_keys(scope, receive, send):
+    """Add ?count keys to the scope before the handshake is complete, and say what it has then."""
+    count = int(query(scope)["count"])
+    scope.update((f"key {number}", number) for number in range(count))
+    await accept(receive, send)
+    await send({"type": "websocket.send", "text": repr(list(scope.items())[-count - 1 :])})
+    await receive()
+
+
+WAITING = set()
+
+
+@route
+async def ws_cancelled(scope, receive, send):
+    """Say when the wait for a message was cancelled, and wait again."""
+    await accept(receive, send)
+    WAITING.add(asyncio.current_task())
+    try:
+        while True:
+            try:
+                if (await receive())["type"] != "websocket.receive":
+                    break
+                await send({"type": "websocket.send", "text": "received"})
+            except asyncio.CancelledError as exc:
+                asyncio.current_task().uncancel()
+                await send({"type": "websocket.send", "text": f"cancelled {exc}"})
+    finally:
+        WAITING.discard(asyncio.current_task())
+
+
+@route
+async def cancel_waiting(scope, receive, send):
+    """Cancel what waits in ws_cancelled."""
+    for task in WAITING:
+        task.cancel("by name")
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+@route
 async def ws_accept(scope, receive, send):
     """Accept with a subprotocol and fields."""
     fields = {}
