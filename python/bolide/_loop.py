@@ -279,10 +279,12 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         A numeric one takes no thread; others are looked up in threads kept for that.
         """
         self._check_closed()
+        self._check_default_executor()
+        if self.get_debug():
+            return await self._resolve(self._getaddrinfo_debug, host, port, family, type, proto, flags)  # with its log
         addresses = _resolver.resolve_numeric(host, port, family, type, proto, flags)
         if addresses is None:
-            lookup = self._getaddrinfo_debug if self.get_debug() else socket.getaddrinfo
-            addresses = await self._resolve(lookup, host, port, family, type, proto, flags)
+            addresses = await self._resolve(socket.getaddrinfo, host, port, family, type, proto, flags)
         return addresses
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:

@@ -22,6 +22,7 @@
     X(_wakeup_waiter)                                                                                                  \
     X(add_done_callback)                                                                                               \
     X(buffer_updated)                                                                                                  \
+    X(call_at)                                                                                                         \
     X(call_exception_handler)                                                                                          \
     X(call_soon)                                                                                                       \
     X(cancelled)                                                                                                       \
@@ -65,6 +66,7 @@
     X(source_traceback)                                                                                                \
     X(ssl_object)                                                                                                      \
     X(sslcontext)                                                                                                      \
+    X(time)                                                                                                            \
     X(transport)                                                                                                       \
     X(type)                                                                                                            \
     X(warning)                                                                                                         \

@@ -187,19 +187,30 @@ static PyObject *arguments_tuple(bolide_handle *h) {
     return args;
 }
 
-static void report_failure(bolide_handle *h) {
+/* The callback as asyncio's messages show it: a str, new reference, or NULL with an exception set. */
+static PyObject *describe_callback(bolide_handle *h) {
+    PyObject *args = arguments_tuple(h);
+    PyObject *call = args != NULL ? PyTuple_Pack(2, h->callback, args) : NULL;
+    PyObject *kwargs = PyDict_New();
+    int status = call != NULL && kwargs != NULL ? 0 : -1;
+#if PY_VERSION_HEX >= 0x030D0000
+    if (status == 0) { /* the arguments are for debug mode only */
+        status = PyDict_SetItemString(kwargs, "debug", h->loop->debug ? Py_True : Py_False);
+    }
+#endif
+    PyObject *text = status == 0 ? PyObject_Call(h->loop->st->asyncio_format_callback, call, kwargs) : NULL;
+    Py_XDECREF(kwargs);
+    Py_XDECREF(call);
+    Py_XDECREF(args);
+    return text;
+}
+
+void bolide_handle_report(bolide_handle *h) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *args = arguments_tuple(h);
-    PyObject *message = NULL;
-    if (args != NULL) {
-        PyObject *source = PyObject_CallFunctionObjArgs(h->loop->st->asyncio_format_callback, h->callback, args, NULL);
-        if (source != NULL) {
-            message = PyUnicode_FromFormat("Exception in callback %U", source);
-            Py_DECREF(source);
-        }
-        Py_DECREF(args);
-    }
+    PyObject *source = describe_callback(h);
+    PyObject *message = source != NULL ? PyUnicode_FromFormat("Exception in callback %U", source) : NULL;
+    Py_XDECREF(source);
     if (message == NULL) {
         PyErr_Clear();
     }
@@ -227,7 +238,7 @@ void bolide_handle_run(bolide_handle *h) {
     if (result != NULL) {
         Py_DECREF(result);
     } else {
-        report_failure(h);
+        bolide_handle_report(h);
     }
     h->flags &= ~(uint32_t)HANDLE_RUNNING;
     bolide_handle_retire(h);
@@ -361,11 +372,7 @@ static PyObject *describe(bolide_handle *h) {
         Py_CLEAR(part);
     }
     if (h->callback != NULL) {
-        PyObject *args = get_args((PyObject *)h, NULL);
-        part = args != NULL
-                   ? PyObject_CallFunctionObjArgs(h->loop->st->asyncio_format_callback, h->callback, args, NULL)
-                   : NULL;
-        Py_XDECREF(args);
+        part = describe_callback(h);
         if (part == NULL || PyList_Append(parts, part) < 0) {
             goto fail;
         }
@@ -460,7 +467,10 @@ static PyObject *timer_compare(PyObject *a, PyObject *b, int op) {
 }
 
 static Py_hash_t timer_hash(PyObject *self) {
-    return (Py_hash_t)((uintptr_t)self >> 4);
+    PyObject *when = PyFloat_FromDouble(as_timer((bolide_handle *)self)->when);
+    Py_hash_t hash = when != NULL ? PyObject_Hash(when) : -1;
+    Py_XDECREF(when);
+    return hash;
 }
 
 static PyMemberDef handle_members[] = {

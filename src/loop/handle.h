@@ -52,6 +52,9 @@ void bolide_handle_run(bolide_handle *handle);
 /* Drop callback and arguments of a handle that is not to run again. */
 void bolide_handle_retire(bolide_handle *handle);
 
+/* The exception that is set came out of the callback: tell the loop's exception handler. */
+void bolide_handle_report(bolide_handle *handle);
+
 /* handle.cancel(): a timer leaves the heap at once. */
 void bolide_handle_cancel(bolide_handle *handle);
 

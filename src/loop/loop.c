@@ -20,6 +20,16 @@ double bolide_loop_time(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+double bolide_loop_now(bolide_loop *loop) {
+    if (!loop->own_time) {
+        return bolide_loop_time();
+    }
+    PyObject *result = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str_time);
+    double now = result != NULL ? PyFloat_AsDouble(result) : -1;
+    Py_XDECREF(result);
+    return now;
+}
+
 /* --- errors ----------------------------------------------------------------------------------- */
 
 int bolide_loop_check_closed(bolide_loop *loop) {
@@ -176,13 +186,21 @@ static bool arm_tick(bolide_loop *loop) {
         return true;
     }
     double when = loop->timers.entries[0].when;
-    if (when == loop->tick_when) {
+    if (when == loop->tick_when && !loop->own_time) {
         return true;
+    }
+    double now = bolide_loop_now(loop);
+    if (now == -1 && PyErr_Occurred()) {
+        bolide_loop_set_fatal(loop);
+        return false;
+    }
+    if (loop->timers.count == 0) { /* a time() of the program's own has cancelled them */
+        return false;
     }
     uv_update_time(&loop->uv);
     /* libuv waits a whole number of milliseconds from here on. A deadline taken as a point on its clock, which is cut
      * to milliseconds, would come up to one more late. */
-    double delay = ceil((when - bolide_loop_time()) * 1e3);
+    double delay = ceil((when - now) * 1e3);
     if (delay <= 0) {
         return false;
     }
@@ -230,7 +248,10 @@ static int expire_timers(bolide_loop *loop) {
     if (loop->timers.count == 0) {
         return 0;
     }
-    double now = bolide_loop_time();
+    double now = bolide_loop_now(loop);
+    if (now == -1 && PyErr_Occurred()) {
+        return -1;
+    }
     while (loop->timers.count > 0 && loop->timers.entries[0].when <= now) {
         bolide_handle *handle = (bolide_handle *)bolide_timers_pop(&loop->timers);
         if (bolide_ring_push(&loop->ready, handle) < 0) {
@@ -391,7 +412,11 @@ PyObject *bolide_loop_call_later(bolide_loop *loop, double seconds, PyObject *ca
     for (Py_ssize_t i = 0; i < nargs; i++) {
         argv[1 + i] = args[i];
     }
-    return bolide_loop_push_timer(loop, bolide_loop_time() + seconds, argv, 1 + nargs, context);
+    double now = bolide_loop_now(loop);
+    if (now == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    return bolide_loop_push_timer(loop, now + seconds, argv, 1 + nargs, context);
 }
 
 void bolide_loop_cancel(PyObject *handle) {

@@ -74,6 +74,8 @@ typedef struct bolide_loop {
     bool running;
     bool stopping;
     bool debug;
+    bool own_time;    /* a subclass or the program has put its own time() in the place of ours */
+    bool own_call_at; /* ... call_at() */
 } bolide_loop;
 
 #define BOLIDE_READ_BUF (256 * 1024)
@@ -135,8 +137,11 @@ void bolide_loop_cancel(PyObject *handle);
 /* asyncio.Future(loop=loop). New reference or NULL. */
 PyObject *bolide_loop_create_future(bolide_loop *loop);
 
-/* The exact monotonic clock in seconds: loop.time(). */
+/* The exact monotonic clock in seconds: what loop.time() tells unless it is overridden. */
 double bolide_loop_time(void);
+
+/* loop.time(), also of a subclass. -1 with an exception set when that fails. */
+double bolide_loop_now(bolide_loop *loop);
 
 /* The exception that is set goes to loop.call_exception_handler() with `message` and, when `key` is not NULL, that key
  * too (e.g. "transport"). KeyboardInterrupt and SystemExit instead end run_forever(). Clears the exception. */

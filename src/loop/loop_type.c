@@ -154,14 +154,54 @@ static PyObject *schedule_timer(bolide_loop *loop, PyObject *const *args, Py_ssi
     }
     double seconds = parse_seconds(call.args[0], method, required[0]);
     if ((seconds == -1 && PyErr_Occurred()) || bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, call.args[1], method, true) < 0)) {
+        (loop->debug && debug_checks(loop, call.args[1], "call_at", true) < 0)) { /* asyncio's own calls that */
         return NULL;
     }
     return bolide_loop_push_timer(loop, base + seconds, call.args + 1, call.nargs - 1, call.context);
 }
 
+/* As asyncio: self.call_at(self.time() + delay, callback, *args, context=context), of a subclass that has its own. */
+static PyObject *call_own_at(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *names, double base) {
+    bolide_call call;
+    if (parse_call("call_later", LATER_REQUIRED, 2, args, nargs, names, &call) < 0) {
+        return NULL;
+    }
+    double seconds = parse_seconds(call.args[0], "call_later", "delay");
+    if (seconds == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    PyObject *method = PyObject_GetAttr((PyObject *)loop, loop->st->str_call_at);
+    PyObject *positional = PyTuple_New(call.nargs);
+    PyObject *when = PyFloat_FromDouble(base + seconds);
+    PyObject *context = call.context != NULL ? call.context : Py_None;
+    PyObject *kwargs = PyDict_New();
+    PyObject *handle = NULL;
+    if (positional != NULL && when != NULL) {
+        PyTuple_SET_ITEM(positional, 0, Py_NewRef(when));
+        for (Py_ssize_t i = 1; i < call.nargs; i++) {
+            PyTuple_SET_ITEM(positional, i, Py_NewRef(call.args[i]));
+        }
+        if (method != NULL && kwargs != NULL && PyDict_SetItem(kwargs, loop->st->str_context, context) == 0) {
+            handle = PyObject_Call(method, positional, kwargs);
+        }
+    }
+    Py_XDECREF(kwargs);
+    Py_XDECREF(when);
+    Py_XDECREF(positional);
+    Py_XDECREF(method);
+    return handle;
+}
+
 static PyObject *call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_later", LATER_REQUIRED, bolide_loop_time());
+    bolide_loop *loop = (bolide_loop *)self;
+    double now = bolide_loop_now(loop);
+    if (now == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (loop->own_call_at) {
+        return call_own_at(loop, args, nargs, names, now);
+    }
+    return schedule_timer(loop, args, nargs, names, "call_later", LATER_REQUIRED, now);
 }
 
 static PyObject *call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
@@ -174,15 +214,31 @@ static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return bolide_loop_create_future((bolide_loop *)self);
 }
 
-/* asyncio.tasks.Task(coro, loop=self, **kwargs), whatever class a program has put there; when a task factory is set or
- * the loop is in debug mode asyncio's own method. */
+/* Are all of them keywords that create_task() of this Python surely has? */
+static bool are_known_keywords(PyObject *names, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        bool known = is_context(name) || PyUnicode_CompareWithASCIIString(name, "name") == 0;
+#if PY_VERSION_HEX >= 0x030E0000
+        known = known || PyUnicode_CompareWithASCIIString(name, "eager_start") == 0;
+#endif
+        if (!known) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* asyncio.tasks.Task(coro, loop=self, **kwargs), whatever class a program has put there; when a task factory is set,
+ * the loop is in debug mode, or for keywords that this Python may not know, asyncio's own method. */
 static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_loop *loop = (bolide_loop *)self;
     bolide_state *st = loop->st;
     Py_ssize_t count = names != NULL ? PyTuple_GET_SIZE(names) : 0;
-    if (loop->debug || nargs != 1 || count > 4 || (loop->task_factory != NULL && loop->task_factory != Py_None)) {
-        PyObject *argv[8] = {self};
-        if (nargs + count > 7) {
+    if (loop->debug || nargs != 1 || (loop->task_factory != NULL && loop->task_factory != Py_None) ||
+        !are_known_keywords(names, count)) {
+        PyObject *argv[16] = {self};
+        if (nargs + count > 15) {
             PyErr_SetString(PyExc_TypeError, "create_task() got too many arguments");
             return NULL;
         }
@@ -226,6 +282,30 @@ static PyObject *stop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
+/* Is the method `name` of the loop another than `function`? -1 with an exception set. */
+static int is_overridden(PyObject *self, PyObject *name, PyCFunction function) {
+    PyObject *method = PyObject_GetAttr(self, name);
+    if (method == NULL) {
+        return -1;
+    }
+    int same = PyCFunction_Check(method) && PyCFunction_GET_FUNCTION(method) == function;
+    Py_DECREF(method);
+    return !same;
+}
+
+/* See which methods that C would call by itself a subclass, or the program for this loop alone, has replaced. */
+static int find_overrides(bolide_loop *loop) {
+    PyObject *self = (PyObject *)loop;
+    int time = is_overridden(self, loop->st->str_time, loop_time);
+    int at = time < 0 ? -1 : is_overridden(self, loop->st->str_call_at, (PyCFunction)(void (*)(void))call_at);
+    if (at < 0) {
+        return -1;
+    }
+    loop->own_time = time > 0;
+    loop->own_call_at = at > 0;
+    return 0;
+}
+
 /* loop._run(): turns until stop() or a KeyboardInterrupt, SystemExit from a callback. The Python side wraps it. */
 static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_loop *loop = (bolide_loop *)self;
@@ -238,6 +318,9 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     }
     if (loop->abandoned) {
         PyErr_SetString(PyExc_RuntimeError, "This event loop was lost when the process forked");
+        return NULL;
+    }
+    if (find_overrides(loop) < 0) {
         return NULL;
     }
     bolide_loop_turns(loop);
@@ -337,10 +420,20 @@ fail:
 }
 
 static int loop_init(PyObject *self, PyObject *args, PyObject *kwargs) {
-    (void)self;
     (void)args;
     (void)kwargs;
-    return 0;
+    return find_overrides((bolide_loop *)self);
+}
+
+/* Tests put a clock of their own in the place of loop.time(). */
+static int loop_setattr(PyObject *self, PyObject *name, PyObject *value) {
+    bolide_loop *loop = (bolide_loop *)self;
+    int status = PyObject_GenericSetAttr(self, name, value);
+    if (status == 0 && PyUnicode_Check(name) &&
+        (PyUnicode_Compare(name, loop->st->str_time) == 0 || PyUnicode_Compare(name, loop->st->str_call_at) == 0)) {
+        status = find_overrides(loop);
+    }
+    return status;
 }
 
 /* A handle that only the loop refers to is a part of it. One that others hold too is left alone: as it is not known to
@@ -497,6 +590,7 @@ static PyType_Slot loop_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("The C part of bolide.Loop.")},
     {Py_tp_new, loop_new},
     {Py_tp_init, loop_init},
+    {Py_tp_setattro, loop_setattr},
     {Py_tp_traverse, loop_traverse},
     {Py_tp_clear, loop_clear},
     {Py_tp_dealloc, loop_dealloc},

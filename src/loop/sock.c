@@ -23,6 +23,7 @@ typedef struct {
     bolide_resource resource;
     PyObject *sock;   /* strong */
     PyObject *future; /* the wait in progress, or NULL */
+    PyObject *error;  /* to be raised once it is awaited, or NULL */
     Py_buffer view;   /* SOCK_RECV_INTO, SOCK_SENDALL; view.obj is NULL otherwise */
     Py_ssize_t size;  /* SOCK_RECV: at most so many bytes */
     Py_ssize_t sent;  /* SOCK_SENDALL: so many have left */
@@ -197,6 +198,14 @@ static PySendResult sock_op_send(PyObject *self, PyObject *value, PyObject **res
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
     }
+    if (op->error != NULL) {
+        PyObject *error = op->error;
+        op->error = NULL;
+        finish(op);
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+        return PYGEN_ERROR;
+    }
     stop_waiting(op);
     int fd = bolide_fileno(op->sock);
     if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) { /* a closed socket: as its own methods */
@@ -282,6 +291,7 @@ static int sock_op_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(op->loop);
     Py_VISIT(op->sock);
     Py_VISIT(op->future);
+    Py_VISIT(op->error);
     Py_VISIT(op->view.obj);
     return 0;
 }
@@ -289,6 +299,7 @@ static int sock_op_traverse(PyObject *self, visitproc visit, void *arg) {
 static int sock_op_clear(PyObject *self) {
     sock_op *op = (sock_op *)self;
     finish(op);
+    Py_CLEAR(op->error);
     Py_CLEAR(op->sock);
     return 0;
 }
@@ -374,10 +385,17 @@ static int check_socket(bolide_loop *loop, PyObject *sock) {
     return 0;
 }
 
+/* Raise the exception that is set when the operation is awaited, as a coroutine does. */
+static void keep_error(sock_op *op) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    Py_XSETREF(op->error, value);
+}
+
 static sock_op *new_op(bolide_loop *loop, sock_kind kind, PyObject *sock) {
-    if (check_socket(loop, sock) < 0) {
-        return NULL;
-    }
     sock_op *op = PyObject_GC_New(sock_op, loop->st->SockOperationType);
     if (op == NULL) {
         return NULL;
@@ -388,6 +406,9 @@ static sock_op *new_op(bolide_loop *loop, sock_kind kind, PyObject *sock) {
     op->kind = kind;
     op->fd = -1;
     PyObject_GC_Track((PyObject *)op);
+    if (check_socket(loop, sock) < 0) {
+        keep_error(op);
+    }
     return op;
 }
 
@@ -397,6 +418,10 @@ static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nar
     if (bolide_arguments("sock_recv", wanted, 2, args, nargs, names, values) < 0) {
         return NULL;
     }
+    sock_op *op = new_op((bolide_loop *)self, SOCK_RECV, values[0]);
+    if (op == NULL || op->error != NULL) {
+        return (PyObject *)op;
+    }
     PyObject *index = PyNumber_Index(values[1]);
     Py_ssize_t size = index != NULL ? PyLong_AsSsize_t(index) : -1;
     Py_XDECREF(index);
@@ -404,21 +429,21 @@ static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nar
         if (!PyErr_Occurred()) {
             PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
         }
-        return NULL;
+        keep_error(op);
     }
-    sock_op *op = new_op((bolide_loop *)self, SOCK_RECV, values[0]);
-    if (op != NULL) {
-        op->size = size < RECV_MAX ? size : RECV_MAX;
-    }
+    op->size = size < RECV_MAX ? size : RECV_MAX;
     return (PyObject *)op;
 }
 
 static PyObject *buffer_op(PyObject *self, PyObject *sock, PyObject *buffer, sock_kind kind, int flags) {
     sock_op *op = new_op((bolide_loop *)self, kind, sock);
-    if (op != NULL && PyObject_GetBuffer(buffer, &op->view, flags) < 0) {
+    if (op != NULL && op->error == NULL && PyObject_GetBuffer(buffer, &op->view, flags) < 0) {
         op->view.obj = NULL;
-        op->finished = true;
-        Py_CLEAR(op);
+        if (kind == SOCK_RECV_INTO) {
+            PyErr_Format(PyExc_TypeError, "recv_into() argument 1 must be read-write bytes-like object, not %.50s",
+                         Py_TYPE(buffer)->tp_name);
+        }
+        keep_error(op);
     }
     return (PyObject *)op;
 }

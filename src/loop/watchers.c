@@ -155,12 +155,9 @@ static void disarm(bolide_loop *loop, int fd) {
 }
 
 static int check_descriptor(bolide_watchers *w, int fd) {
-    if (fd < 0 || fd > FD_MAX) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
-        return -1;
-    }
     /* No table of hundreds of megabytes for a number that is no descriptor. */
-    if (fd >= w->cap && fcntl(fd, F_GETFD) < 0) {
+    if (fd < 0 || fd > FD_MAX || (fd >= w->cap && fcntl(fd, F_GETFD) < 0)) {
+        errno = EBADF;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
@@ -352,19 +349,53 @@ int bolide_fileno(PyObject *obj) {
 
 /* --- methods of the loop ---------------------------------------------------------------------- */
 
-/* selectors.SelectSelector and its kin raise ValueError for what is no descriptor; so does this. */
-static int fileno_of(PyObject *obj) {
-    int fd = bolide_fileno(obj);
-    if (fd < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
+/* The number that the method fileno() of `obj` gives, made an int as the selectors module does. New reference; NULL
+ * with an exception set, which is ValueError for everything that is no file. */
+static PyObject *call_fileno(PyObject *obj) {
+    PyObject *result = PyObject_CallMethod(obj, "fileno", NULL);
+    PyObject *number = result != NULL ? PyNumber_Long(result) : NULL;
+    Py_XDECREF(result);
+    if (number == NULL && (PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_TypeError) ||
+                           PyErr_ExceptionMatches(PyExc_ValueError))) {
+        PyErr_Clear(); /* asyncio: raise ... from None */
         PyErr_Format(PyExc_ValueError, "Invalid file object: %R", obj);
-    } else if (fd < 0 && PyLong_Check(obj) && PyErr_ExceptionMatches(PyExc_ValueError)) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", obj);
     }
-    return fd;
+    return number;
+}
+
+/* The descriptor that an int or a file object stands for. *fd is negative for a negative one, and more than FD_MAX for
+ * what is none of the system's. 0, or -1 with an exception set: what asyncio raises. */
+static int parse_fd(PyObject *obj, long *fd) {
+    PyObject *number = PyLong_Check(obj) ? Py_NewRef(obj) : call_fileno(obj);
+    if (number == NULL) {
+        return -1;
+    }
+    int overflow;
+    *fd = PyLong_AsLongAndOverflow(number, &overflow);
+    Py_DECREF(number);
+    if (overflow != 0) {
+        *fd = overflow < 0 ? LONG_MIN : LONG_MAX;
+    }
+    return 0;
+}
+
+/* INT_MAX, at which nobody looks, for what is too much. */
+static int to_fd(long number) {
+    return number < 0 ? -1 : number < INT_MAX ? (int)number : INT_MAX;
+}
+
+/* ValueError for the negative descriptor that `obj` stands for. */
+static void *refuse_negative(PyObject *obj, long fd) {
+    if (PyLong_Check(obj)) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", obj);
+    } else {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", fd);
+    }
+    return NULL;
 }
 
 int bolide_watchers_check_free(bolide_loop *loop, int fd) {
-    if (fd >= loop->watchers.cap || loop->watchers.by_fd[fd].transport == NULL) {
+    if (fd < 0 || fd >= loop->watchers.cap || loop->watchers.by_fd[fd].transport == NULL) {
         return 0;
     }
     PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd,
@@ -394,11 +425,22 @@ static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs,
                      event == BOLIDE_READABLE ? "reader" : "writer");
         return NULL;
     }
-    if (bolide_loop_check_closed(loop) < 0) {
+    long number;
+    if (parse_fd(args[0], &number) < 0) {
         return NULL;
     }
-    int fd = fileno_of(args[0]);
-    if (fd < 0 || (is_public && bolide_watchers_check_free(loop, fd) < 0)) {
+    int fd = to_fd(number);
+    if ((is_public && bolide_watchers_check_free(loop, fd) < 0) || bolide_loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    if (number < 0) {
+        return refuse_negative(args[0], number);
+    }
+    if (number > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
+        return NULL;
+    }
+    if (PyBool_Check(args[0]) && bolide_fileno(args[0]) < 0) { /* the warning of this Python, if it has one */
         return NULL;
     }
     bolide_handle *handle = bolide_handle_new(loop, false, args[1], args + 2, nargs - 2, context);
@@ -421,30 +463,35 @@ static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 /* The descriptor of an object that may have been closed since it was added, and then has none any more: libraries close
- * a socket first and remove its reader after that. -1 with an exception set. */
-static int fileno_since_added(bolide_loop *loop, PyObject *obj) {
-    int fd = fileno_of(obj);
-    if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
-        for (int i = 0; i < loop->watchers.cap; i++) {
-            if (loop->watchers.by_fd[i].source == obj) {
-                PyErr_Clear();
-                return i;
-            }
+ * a socket first and remove its reader after that. -1 when it was not added. */
+static int fd_since_added(const bolide_loop *loop, PyObject *obj) {
+    for (int i = 0; i < loop->watchers.cap; i++) {
+        if (loop->watchers.by_fd[i].source == obj) {
+            return i;
         }
     }
-    return fd;
+    return -1;
 }
 
 static PyObject *remove_one(bolide_loop *loop, PyObject *arg, int event, bool is_public) {
-    if (is_public && loop->closed) {
+    long number;
+    if (parse_fd(arg, &number) < 0) {
+        int fd = PyErr_ExceptionMatches(PyExc_ValueError) ? fd_since_added(loop, arg) : -1;
+        if (fd < 0) {
+            return NULL;
+        }
+        PyErr_Clear();
+        number = fd;
+    }
+    if (is_public && bolide_watchers_check_free(loop, to_fd(number)) < 0) {
+        return NULL;
+    }
+    if (loop->closed) {
         Py_RETURN_FALSE;
     }
-    int fd = fileno_since_added(loop, arg);
+    int fd = number >= 0 ? to_fd(number) : fd_since_added(loop, arg);
     if (fd < 0) {
-        return NULL;
-    }
-    if (is_public && bolide_watchers_check_free(loop, fd) < 0) {
-        return NULL;
+        return refuse_negative(arg, number);
     }
     int had = bolide_watchers_remove(loop, fd, event);
     return had < 0 ? NULL : PyBool_FromLong(had);
@@ -497,8 +544,8 @@ WATCHER_METHODS(writer, BOLIDE_WRITABLE)
 #undef WATCHER_METHODS
 
 static PyObject *ensure_fd_no_transport(PyObject *self, PyObject *arg) {
-    int fd = fileno_of(arg);
-    if (fd < 0 || bolide_watchers_check_free((bolide_loop *)self, fd) < 0) {
+    long number;
+    if (parse_fd(arg, &number) < 0 || bolide_watchers_check_free((bolide_loop *)self, to_fd(number)) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -507,11 +554,12 @@ static PyObject *ensure_fd_no_transport(PyObject *self, PyObject *arg) {
 /* loop._watched(fd): 1 for a reader, 2 for a writer, as selectors.EVENT_READ and EVENT_WRITE. */
 static PyObject *watched(PyObject *self, PyObject *arg) {
     bolide_watchers *w = &((bolide_loop *)self)->watchers;
-    int fd = fileno_of(arg);
-    if (fd < 0) {
+    long number;
+    if (parse_fd(arg, &number) < 0) {
         return NULL;
     }
-    return PyLong_FromLong(fd < w->cap ? interest(&w->by_fd[fd]) : 0);
+    int fd = to_fd(number);
+    return PyLong_FromLong(fd >= 0 && fd < w->cap ? interest(&w->by_fd[fd]) : 0);
 }
 
 #define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS

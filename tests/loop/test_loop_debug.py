@@ -147,6 +147,7 @@ PROGRAM = """
         await writer.wait_closed()
     async def main():
         loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 60  # the machine may stall
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
         for _ in range(3):
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
