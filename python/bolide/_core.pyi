@@ -107,9 +107,25 @@ class Loop:
 class StreamTransport(asyncio.Transport):
     """The transport of a TCP or Unix stream connection: the interface of asyncio.Transport, not a subclass of it."""
 
+    max_size: int
+    """The number of bytes that are read at once at most."""
+
 @final
 class SSLTransport(asyncio.Transport):
     """The transport of a TCP or Unix stream connection with TLS."""
+
+    def get_read_buffer_size(self) -> int:
+        """Bytes of TLS records that have come and wait to be decrypted."""
+
+    def get_read_buffer_limits(self) -> tuple[int, int]:
+        """The marks (low, high), in bytes."""
+
+    def set_read_buffer_limits(self, high: float | None = None, low: float | None = None) -> None:
+        """Set the marks for bytes that wait while reading is paused, of which there is never more than one read.
+
+        Raises:
+            ValueError: unless high >= low >= 0.
+        """
 
 # --- the server -----------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,41 @@ static bolide_datagram *of_resource(bolide_resource *res) {
 
 /* --- calling the protocol --------------------------------------------------------------------- */
 
+/* The exception that is set came out of protocol.<name>(a, b): report it as one of a scheduled callback, which asyncio
+ * makes of these calls. */
+static void report_callback(bolide_datagram *t, PyObject *name, PyObject *a, PyObject *b) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *args[2] = {a, b};
+    Py_ssize_t nargs = a == NULL ? 0 : b == NULL ? 1 : 2;
+    PyObject *method = t->protocol != NULL ? PyObject_GetAttr(t->protocol, name) : NULL;
+    bolide_handle *handle = method != NULL ? bolide_handle_new(t->loop, false, method, args, nargs, t->context) : NULL;
+    Py_XDECREF(method);
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    if (handle != NULL) {
+        bolide_handle_report(handle);
+        Py_DECREF(handle);
+    } else {
+        bolide_loop_report(t->loop, "Exception in a method of the datagram protocol", "transport", (PyObject *)t);
+    }
+}
+
+/* Tell the loop's exception handler of `exception`, which ends the transport. */
+static void tell_handler(bolide_datagram *t, const char *message, PyObject *exception) {
+    PyObject *protocol = t->protocol != NULL ? t->protocol : Py_None;
+    PyObject *context = Py_BuildValue("{s:s,s:O,s:O,s:O}", "message", message, "exception", exception, "transport", t,
+                                      "protocol", protocol);
+    PyObject *result = context != NULL ? PyObject_CallMethodOneArg((PyObject *)t->loop,
+                                                                   t->loop->st->str_call_exception_handler, context)
+                                       : NULL;
+    if (result == NULL) {
+        bolide_loop_set_fatal(t->loop);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(context);
+}
+
 void bolide_datagram_notify(bolide_datagram *t, PyObject *name, PyObject *a, PyObject *b) {
     if (t->protocol == NULL) {
         return;
@@ -36,7 +71,7 @@ void bolide_datagram_notify(bolide_datagram *t, PyObject *name, PyObject *a, PyO
     Py_INCREF(t);
     PyObject *result = bolide_protocol_call(t->protocol, t->context, &t->in_context, name, a, b);
     if (result == NULL) {
-        bolide_loop_report(t->loop, "Exception in a method of the datagram protocol", "transport", (PyObject *)t);
+        report_callback(t, name, a, b);
     }
     Py_XDECREF(result);
     Py_DECREF(t);
@@ -242,12 +277,11 @@ static void send_failed(bolide_datagram *t) {
     if (is_os_error) {
         bolide_datagram_notify(t, t->loop->st->str_error_received, value, NULL);
     } else {
-        Py_INCREF(value);
-        PyErr_Restore(type, value, traceback);
-        bolide_loop_report(t->loop, "Fatal write error on datagram transport", "transport", (PyObject *)t);
+        if (traceback != NULL) {
+            PyException_SetTraceback(value, traceback);
+        }
+        tell_handler(t, "Fatal write error on datagram transport", value);
         bolide_datagram_lose(t, value);
-        Py_DECREF(value);
-        return;
     }
     Py_XDECREF(type);
     Py_XDECREF(value);
@@ -258,8 +292,8 @@ static void on_ready(uv_poll_t *poll, int status, int events);
 
 int bolide_datagram_watch(bolide_datagram *t) {
     bolide_loop_claim(t->loop);
-    int events =
-        (t->flags & BOLIDE_DATAGRAM_CLOSING ? 0 : UV_READABLE) | (PyList_GET_SIZE(t->queue) > 0 ? UV_WRITABLE : 0);
+    bool reads = !(t->flags & (BOLIDE_DATAGRAM_CLOSING | BOLIDE_DATAGRAM_PAUSED));
+    int events = (reads ? UV_READABLE : 0) | (PyList_GET_SIZE(t->queue) > 0 ? UV_WRITABLE : 0);
     if (events == t->polled || (t->flags & BOLIDE_DATAGRAM_LOST)) {
         return 0;
     }
@@ -367,13 +401,18 @@ static void deliver(bolide_datagram *t, PyObject *data, const struct sockaddr_st
 }
 
 static bool may_receive(const bolide_datagram *t) {
-    return !(t->flags & BOLIDE_DATAGRAM_CLOSING) && t->loop->fatal == NULL && !t->loop->closed;
+    return !(t->flags & (BOLIDE_DATAGRAM_CLOSING | BOLIDE_DATAGRAM_PAUSED)) && t->loop->fatal == NULL &&
+           !t->loop->closed;
 }
 
 static void receive_failed(bolide_datagram *t, int err) {
     if (err != EAGAIN && err != EWOULDBLOCK && err != EINTR) {
         notify_error(t, err);
     }
+}
+
+static size_t size_to_receive(const bolide_datagram *t) {
+    return t->max_size > 0 && t->max_size < DATAGRAM_MAX ? t->max_size : DATAGRAM_MAX;
 }
 
 #ifdef __linux__
@@ -384,9 +423,10 @@ static bool receive_batch(bolide_datagram *t) {
     struct iovec parts[BATCH];
     struct sockaddr_storage addresses[BATCH];
     char *buffer = t->loop->read_buf;
+    size_t size = size_to_receive(t);
     memset(messages, 0, sizeof(messages));
     for (int i = 0; i < BATCH; i++) {
-        parts[i] = (struct iovec){buffer + i * DATAGRAM_MAX, DATAGRAM_MAX};
+        parts[i] = (struct iovec){buffer + i * DATAGRAM_MAX, size};
         messages[i].msg_hdr.msg_iov = &parts[i];
         messages[i].msg_hdr.msg_iovlen = 1;
         messages[i].msg_hdr.msg_name = &addresses[i];
@@ -418,7 +458,7 @@ static bool receive_batch(bolide_datagram *t) {
     struct sockaddr_storage address;
     socklen_t len = sizeof(address);
     ssize_t got =
-        recvfrom(t->poll_fd, t->loop->read_buf, DATAGRAM_MAX, MSG_DONTWAIT, (struct sockaddr *)&address, &len);
+        recvfrom(t->poll_fd, t->loop->read_buf, size_to_receive(t), MSG_DONTWAIT, (struct sockaddr *)&address, &len);
     if (got < 0) {
         receive_failed(t, errno);
         return false;

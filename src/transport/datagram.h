@@ -14,6 +14,7 @@ enum {
     BOLIDE_DATAGRAM_CLOSING = 1,
     BOLIDE_DATAGRAM_CONNECTED = 2,      /* the socket has a peer: send(), not sendto() */
     BOLIDE_DATAGRAM_WRITING_PAUSED = 4, /* protocol.pause_writing() was called */
+    BOLIDE_DATAGRAM_PAUSED = 16,        /* pause_reading() */
     BOLIDE_DATAGRAM_LOST = 8,           /* connection_lost() is scheduled or was called */
 };
 
@@ -40,10 +41,12 @@ typedef struct {
     PyObject *queue;   /* list of (bytes, address) that the socket did not take yet */
     PyObject *waiter;  /* future to resolve after connection_made(), or NULL */
     PyObject *weakrefs;
+    PyObject *dict;      /* attributes that programs have set, or NULL */
     bolide_peer *peers;  /* addresses seen lately, by the hash of their port; NULL before the first datagram */
     unsigned peer_slots; /* entries of `peers`: a power of two */
     size_t queued;       /* bytes in `queue`, headers included */
     size_t high_water, low_water;
+    unsigned max_size; /* bytes of a datagram that are received at most, set by the program; 0: all */
     unsigned lost_writes;
     unsigned flags;  /* DATAGRAM_* */
     int fd;          /* of `sock`: its user may close it at any time */

@@ -82,7 +82,9 @@ static PyObject *make_datagram_transport(PyObject *self, PyObject *args, PyObjec
         return NULL;
     }
     int fd = bolide_fileno(sock);
-    bolide_datagram *t = fd >= 0 ? PyObject_GC_New(bolide_datagram, loop->st->DatagramTransportType) : NULL;
+    PyObject *made = fd >= 0 ? PyObject_GetAttr(protocol, loop->st->str_connection_made) : NULL;
+    Py_XDECREF(made); /* no protocol: known now, as in asyncio, and not when it is to be called */
+    bolide_datagram *t = made != NULL ? PyObject_GC_New(bolide_datagram, loop->st->DatagramTransportType) : NULL;
     if (t == NULL) {
         return NULL;
     }
@@ -184,7 +186,7 @@ static PyObject *transport_sendto(PyObject *self, PyObject *const *args, Py_ssiz
     /* As in asyncio, one without a remote address still tries until connection_lost() has closed its socket. */
     bool is_open = t->protocol != NULL && !t->loop->closed;
     if ((t->flags & BOLIDE_DATAGRAM_LOST) && (!is_open || (t->flags & BOLIDE_DATAGRAM_CONNECTED))) {
-        if (t->lost_writes++ >= LOST_WRITES_LOGGED) {
+        if (++t->lost_writes >= LOST_WRITES_LOGGED) { /* asyncio counts the loss itself too */
             return PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", "socket.send() raised exception.");
         }
         Py_RETURN_NONE;
@@ -214,6 +216,35 @@ static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static PyObject *transport_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_datagram_lose((bolide_datagram *)self, NULL);
     Py_RETURN_NONE;
+}
+
+static PyObject *log_reading(bolide_datagram *t, const char *format) {
+    if (t->loop->debug) {
+        return PyObject_CallMethod(t->loop->st->asyncio_logger, "debug", "sO", format, t);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    if (t->flags & (BOLIDE_DATAGRAM_CLOSING | BOLIDE_DATAGRAM_PAUSED)) {
+        Py_RETURN_NONE;
+    }
+    t->flags |= BOLIDE_DATAGRAM_PAUSED;
+    return bolide_datagram_watch(t) < 0 ? NULL : log_reading(t, "%r pauses reading");
+}
+
+static PyObject *resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    bolide_datagram *t = (bolide_datagram *)self;
+    if ((t->flags & BOLIDE_DATAGRAM_CLOSING) || !(t->flags & BOLIDE_DATAGRAM_PAUSED)) {
+        Py_RETURN_NONE;
+    }
+    t->flags &= ~(unsigned)BOLIDE_DATAGRAM_PAUSED;
+    return bolide_datagram_watch(t) < 0 ? NULL : log_reading(t, "%r resumes reading");
+}
+
+static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(!(((bolide_datagram *)self)->flags & (BOLIDE_DATAGRAM_CLOSING | BOLIDE_DATAGRAM_PAUSED)));
 }
 
 static PyObject *is_closing(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -247,7 +278,8 @@ static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ign
 
 static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
     bolide_datagram *t = (bolide_datagram *)self;
-    if (bolide_parse_watermarks(args, kwargs, BOLIDE_DATAGRAM_HIGH_WATER, &t->high_water, &t->low_water) < 0) {
+    if (bolide_parse_watermarks(args, kwargs, "|OO:set_write_buffer_limits", BOLIDE_DATAGRAM_HIGH_WATER, &t->high_water,
+                                &t->low_water) < 0) {
         return NULL;
     }
     bolide_datagram_flow(t);
@@ -267,10 +299,13 @@ static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs
 
 static PyObject *transport_repr(PyObject *self) {
     bolide_datagram *t = (bolide_datagram *)self;
-    const char *state = t->flags & BOLIDE_DATAGRAM_LOST      ? "closed"
-                        : t->flags & BOLIDE_DATAGRAM_CLOSING ? "closing"
-                                                             : "open";
-    return PyUnicode_FromFormat("<bolide.DatagramTransport fd=%d %s bufsize=%zu>", t->fd, state, t->queued);
+    if (t->protocol == NULL) {
+        return PyUnicode_FromFormat("<bolide.DatagramTransport closed fd=%d>", t->fd);
+    }
+    return PyUnicode_FromFormat("<bolide.DatagramTransport%s fd=%d read=%s write=<%s, bufsize=%zu>>",
+                                t->flags & BOLIDE_DATAGRAM_CLOSING ? " closing" : "", t->fd,
+                                t->polled & UV_READABLE ? "polling" : "idle",
+                                t->polled & UV_WRITABLE ? "polling" : "idle", t->queued);
 }
 
 /* --- the type --------------------------------------------------------------------------------- */
@@ -286,6 +321,7 @@ static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(t->address);
     Py_VISIT(t->queue);
     Py_VISIT(t->waiter);
+    Py_VISIT(t->dict);
     return 0;
 }
 
@@ -294,6 +330,7 @@ static int transport_clear(PyObject *self) {
     Py_CLEAR(t->extra);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->waiter);
+    Py_CLEAR(t->dict);
     return 0;
 }
 
@@ -331,7 +368,26 @@ static void transport_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
+static PyObject *get_max_size(PyObject *self, void *closure) {
+    (void)closure;
+    unsigned size = ((bolide_datagram *)self)->max_size;
+    return PyLong_FromUnsignedLong(size > 0 ? size : BOLIDE_MAX_SIZE);
+}
+
+static int set_max_size(PyObject *self, PyObject *value, void *closure) {
+    (void)closure;
+    return bolide_parse_max_size(value, &((bolide_datagram *)self)->max_size);
+}
+
+static PyGetSetDef transport_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {"max_size", get_max_size, set_max_size,
+     PyDoc_STR("The number of bytes of a datagram that are received at most; a program may set it."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMemberDef transport_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(bolide_datagram, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_datagram, weakrefs), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(bolide_datagram, loop), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -345,6 +401,9 @@ static PyMethodDef transport_methods[] = {
                "Sent at once if the socket takes it, else queued. Raises TypeError, ValueError.")},
     {"close", transport_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nClose once the queue is empty.")},
     {"abort", transport_abort, METH_NOARGS, PyDoc_STR("abort()\n--\n\nClose at once; the queue is lost.")},
+    {"pause_reading", pause_reading, METH_NOARGS, PyDoc_STR("pause_reading()\n--\n\nStop receiving; idempotent.")},
+    {"resume_reading", resume_reading, METH_NOARGS, PyDoc_STR("resume_reading()\n--\n\nReceive again; idempotent.")},
+    {"is_reading", is_reading, METH_NOARGS, PyDoc_STR("is_reading()\n--\n\nWhether datagrams are being received.")},
     {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
     {"set_protocol", (PyCFunction)(void (*)(void))set_protocol, METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
@@ -371,6 +430,7 @@ static PyType_Slot transport_slots[] = {
     {Py_tp_dealloc, transport_dealloc},
     {Py_tp_repr, transport_repr},
     {Py_tp_members, transport_members},
+    {Py_tp_getset, transport_getset},
     {Py_tp_methods, transport_methods},
     {0, NULL},
 };

@@ -55,8 +55,55 @@ static void listener_close(bolide_resource *res) {
     bolide_acceptor_close(&of_resource(res)->acceptor);
 }
 
+/* asyncio's line of debug mode, which shows the connection as a socket object. */
+static void log_connection(bolide_loop *loop, int fd, PyObject *server) {
+    bolide_state *st = loop->st;
+    PyObject *kwargs = Py_BuildValue("{s:i}", "fileno", fd);
+    PyObject *args = PyTuple_New(0);
+    PyObject *sock = kwargs != NULL && args != NULL ? PyObject_Call(st->socket_socket, args, kwargs) : NULL;
+    PyObject *peer = sock != NULL ? PyObject_CallMethodNoArgs(sock, st->str_getpeername) : NULL;
+    if (peer == NULL && sock != NULL) { /* it is gone already */
+        PyErr_Clear();
+        peer = Py_NewRef(Py_None);
+    }
+    PyObject *result = NULL;
+    if (peer != NULL) {
+        result = PyObject_CallMethod(st->asyncio_logger, "debug", "sOOO", "%r got a new connection from %r: %r", server,
+                                     peer, sock);
+    }
+    if (result == NULL) {
+        bolide_loop_report(loop, "logging a new connection failed", NULL, NULL);
+    }
+    if (sock != NULL) { /* which must not close the descriptor */
+        PyObject *detached = PyObject_CallMethodNoArgs(sock, st->str_detach);
+        if (detached == NULL) {
+            PyErr_WriteUnraisable(sock);
+        }
+        Py_XDECREF(detached);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(peer);
+    Py_XDECREF(sock);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+}
+
+/* The exception that is set kept a connection from being made: as in asyncio a matter for debug mode alone. */
+static void creation_failed(bolide_loop *loop) {
+    if (loop->debug) {
+        bolide_loop_report(loop, "Error on transport creation for incoming connection", NULL, NULL);
+    } else if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        bolide_loop_set_fatal(loop);
+    } else {
+        PyErr_Clear();
+    }
+}
+
 /* The protocol and the transport of a connection. NULL, with an exception set or not: the descriptor is closed. */
 static bolide_transport *make_transport(listener *l, int fd, PyObject *factory, PyObject *server) {
+    if (l->loop->debug) {
+        log_connection(l->loop, fd, server);
+    }
     PyObject *protocol = PyObject_CallNoArgs(factory);
     if (protocol == NULL || l->acceptor.fd < 0) {
         close(fd); /* the factory failed, or closed the server: what was accepted then goes too */
@@ -88,7 +135,7 @@ static void on_connection(bolide_acceptor *a, int fd) {
     }
     Py_XDECREF(t);
     if (PyErr_Occurred()) {
-        bolide_loop_report(loop, "Error on transport creation for incoming connection", NULL, NULL);
+        creation_failed(loop);
     }
     Py_XDECREF(context);
     Py_DECREF(server);
@@ -209,9 +256,11 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
         return NULL;
     }
     int fd = bolide_fileno(sock);
-    if (fd < 0) {
+    PyObject *method = fd >= 0 ? PyObject_GetAttr(protocol, loop->st->str_connection_made) : NULL;
+    if (method == NULL) { /* no protocol: known now, as in asyncio, and not when it is to be called */
         return NULL;
     }
+    Py_DECREF(method);
     bolide_transport *t = bolide_transport_new(loop, sock, fd, bolide_is_unix_socket(fd), protocol, server, extra);
     if (t == NULL) {
         return NULL;

@@ -424,12 +424,14 @@ static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
     bolide_stream *s = handle->data;
     bolide_loop_enter(s->loop);
     *buf = uv_buf_init(s->loop->read_buf, BOLIDE_READ_BUF);
-    if ((s->flags & BOLIDE_STREAM_POLLED) && s->tls == NULL && s->ops->on_alloc != NULL) {
+    bool wanted = (s->flags & BOLIDE_STREAM_POLLED) != 0;
+    if (wanted && s->tls == NULL && s->ops->on_alloc != NULL) {
         s->flags |= BOLIDE_STREAM_ALLOCATING;
         s->ops->on_alloc(s, buf);
         s->flags &= ~(unsigned)BOLIDE_STREAM_ALLOCATING;
     }
-    if (!(s->flags & BOLIDE_STREAM_POLLED)) {
+    /* An owner that stops reading in there still gets what it has made room for. */
+    if (!wanted || !(s->flags & BOLIDE_STREAM_OPEN)) {
         *buf = uv_buf_init(NULL, 0); /* on_read() follows with UV_ENOBUFS */
     } else if (s->tls == NULL && s->ops->on_alloc == NULL && !(s->flags & BOLIDE_STREAM_MORE) && receive(s)) {
         *buf = uv_buf_init(NULL, 0); /* likewise */
@@ -481,8 +483,8 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
         }
     } else if (nread == UV_EOF) {
         s->flags &= ~(unsigned)BOLIDE_STREAM_STARTED; /* libuv reads on only if it is told to */
-        if (!(s->flags & BOLIDE_STREAM_POLLED)) {
-            return;
+        if (!(s->flags & BOLIDE_STREAM_POLLED) && buf->base == NULL) {
+            return; /* nobody has asked */
         }
         bolide_stream_poll_stop(s);
         if (s->tls != NULL) {
@@ -497,7 +499,7 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
         }
         (void)unused(s);
     } else if (unused(s)) {
-        s->flags &= ~(unsigned)BOLIDE_STREAM_STARTED;
+        s->flags = (s->flags & ~(unsigned)BOLIDE_STREAM_STARTED) | BOLIDE_STREAM_READ_FAILED;
         bolide_stream_fail(s, (int)nread);
     }
 }

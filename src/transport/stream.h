@@ -74,22 +74,23 @@ struct bolide_stream {
 };
 
 enum {
-    BOLIDE_STREAM_OPEN = 1,          /* the uv handle is initialised and not closing */
-    BOLIDE_STREAM_READING = 2,       /* the owner wants to read */
-    BOLIDE_STREAM_LISTED = 4,        /* on the loop's flush list */
-    BOLIDE_STREAM_IN_FLIGHT = 8,     /* out_first waits in uv_write() for the socket to be writable */
-    BOLIDE_STREAM_FULL = 16,         /* output exceeded the high-water mark and has not fallen to the low one yet */
-    BOLIDE_STREAM_SHUTDOWN = 32,     /* FIN after the output */
-    BOLIDE_STREAM_FIN_SENT = 64,     /* the FIN was handed to the kernel */
-    BOLIDE_STREAM_CLOSE_AFTER = 128, /* close after the output has left */
-    BOLIDE_STREAM_BROKEN = 256,      /* an error was reported; output is discarded */
-    BOLIDE_STREAM_ALLOCATING = 512,  /* inside on_alloc: libuv must not be told to close */
-    BOLIDE_STREAM_POLLED = 1024,     /* the socket is to be read */
-    BOLIDE_STREAM_UNWRAPPING = 2048, /* TLS: bolide_stream_unwrap() was called */
-    BOLIDE_STREAM_STARTED = 8192,    /* libuv reads it, or finds that it is not to */
-    BOLIDE_STREAM_MORE = 16384,      /* the last read filled its buffer: libuv asks for more room at once */
-    BOLIDE_STREAM_RECEIVED = 32768,  /* inside a read: loop->received has its result */
-    BOLIDE_STREAM_PATIENT = 4096,    /* gathers up to BOLIDE_FLUSH_LATER while the socket takes all: owner's choice */
+    BOLIDE_STREAM_OPEN = 1,            /* the uv handle is initialised and not closing */
+    BOLIDE_STREAM_READING = 2,         /* the owner wants to read */
+    BOLIDE_STREAM_LISTED = 4,          /* on the loop's flush list */
+    BOLIDE_STREAM_IN_FLIGHT = 8,       /* out_first waits in uv_write() for the socket to be writable */
+    BOLIDE_STREAM_FULL = 16,           /* output exceeded the high-water mark and has not fallen to the low one yet */
+    BOLIDE_STREAM_SHUTDOWN = 32,       /* FIN after the output */
+    BOLIDE_STREAM_FIN_SENT = 64,       /* the FIN was handed to the kernel */
+    BOLIDE_STREAM_CLOSE_AFTER = 128,   /* close after the output has left */
+    BOLIDE_STREAM_BROKEN = 256,        /* an error was reported; output is discarded */
+    BOLIDE_STREAM_ALLOCATING = 512,    /* inside on_alloc: libuv must not be told to close */
+    BOLIDE_STREAM_POLLED = 1024,       /* the socket is to be read */
+    BOLIDE_STREAM_UNWRAPPING = 2048,   /* TLS: bolide_stream_unwrap() was called */
+    BOLIDE_STREAM_STARTED = 8192,      /* libuv reads it, or finds that it is not to */
+    BOLIDE_STREAM_MORE = 16384,        /* the last read filled its buffer: libuv asks for more room at once */
+    BOLIDE_STREAM_RECEIVED = 32768,    /* inside a read: loop->received has its result */
+    BOLIDE_STREAM_READ_FAILED = 65536, /* it was reading that failed, not writing */
+    BOLIDE_STREAM_PATIENT = 4096,      /* gathers up to BOLIDE_FLUSH_LATER while the socket takes all: owner's choice */
 };
 
 /* Prepare the struct and the uv handle (TCP, or a Unix socket with `pipe`). 0, or a negative uv code: then nothing

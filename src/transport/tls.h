@@ -11,6 +11,8 @@
 
 #include "transport/stream.h"
 
+#define BOLIDE_TLS_READ_HIGH_WATER (256 * 1024)
+
 typedef struct {
     PyObject *context;           /* ssl.SSLContext */
     PyObject *server_hostname;   /* str, or None; only for a client */
@@ -35,6 +37,8 @@ typedef struct bolide_tls {
     uint32_t records; /* complete records in `incoming` that were not read; may be too high, never too low */
     char *kept;       /* ciphertext that `incoming` was not given yet: a part of a record, or the owner does not read */
     size_t kept_len, kept_room; /* bytes, and bytes of memory */
+    size_t read_low, read_high; /* asyncio's marks for ciphertext that waits, which is never more than one read */
+    uint64_t since;             /* when the handshake began, in ns: for debug mode */
     bool server_side;
     unsigned flags; /* TLS_* of tls_filter.h */
 } bolide_tls;
@@ -52,6 +56,11 @@ int bolide_tls_check_context(bolide_state *st, PyObject *context);
 
 /* The handshake is complete. */
 bool bolide_tls_is_secure(const bolide_tls *tls);
+
+/* Ciphertext that has come and waits, in bytes. */
+static inline size_t bolide_tls_waiting(const bolide_tls *tls) {
+    return tls->kept_len;
+}
 
 /* For tests of back-pressure: keep output as plaintext, however much, until it is released. */
 void bolide_tls_hold(bolide_tls *tls, bool hold);

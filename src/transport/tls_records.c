@@ -82,7 +82,8 @@ static bool open_sink(bolide_tls *tls, sink *to, size_t expected) {
     to->base = buf.base;
     to->used = 0;
     to->room = buf.base == shared ? BOLIDE_READ_BUF : buf.len;
-    return to->room > 0 && owner_reads(tls);
+    /* An owner that stops reading in on_alloc() still gets what it has made room for. */
+    return to->room > 0 && tls->stream != NULL && !(tls->flags & TLS_FAILED) && !(s->flags & BOLIDE_STREAM_UNWRAPPING);
 }
 
 /* A record was read, or nothing: keep the count. */

@@ -49,8 +49,34 @@ PyObject *bolide_transport_take_exception(void) {
     return value;
 }
 
-/* Call the loop's exception handler as asyncio does for a transport. */
-static void tell_handler(bolide_transport *t, const char *message, PyObject *exception) {
+static void finish_debug(bolide_transport *t, PyObject *result) {
+    if (result == NULL) {
+        bolide_loop_report(t->loop, "logging failed", "transport", (PyObject *)t);
+    }
+    Py_XDECREF(result);
+}
+
+void bolide_transport_debug(bolide_transport *t, const char *format) {
+    if (t->loop->debug) {
+        finish_debug(t, PyObject_CallMethod(t->loop->st->asyncio_logger, "debug", "sO", format, t));
+    }
+}
+
+void bolide_transport_debug_error(bolide_transport *t, const char *message, PyObject *exception) {
+    if (!t->loop->debug) {
+        return;
+    }
+    PyObject *method = PyObject_GetAttrString(t->loop->st->asyncio_logger, "debug");
+    PyObject *args = Py_BuildValue("(sOs)", "%r: %s", t, message);
+    PyObject *kwargs = Py_BuildValue("{s:O}", "exc_info", exception);
+    bool ready = method != NULL && args != NULL && kwargs != NULL;
+    finish_debug(t, ready ? PyObject_Call(method, args, kwargs) : NULL);
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+}
+
+void bolide_transport_tell_handler(bolide_transport *t, const char *message, PyObject *exception) {
     PyObject *context = PyDict_New();
     PyObject *text = PyUnicode_FromString(message);
     bolide_state *st = t->loop->st;
@@ -77,8 +103,26 @@ static PyObject *report(bolide_transport *t, const char *message) {
         return NULL;
     }
     PyObject *exception = bolide_transport_take_exception();
-    tell_handler(t, message, exception);
+    bolide_transport_tell_handler(t, message, exception);
     return exception;
+}
+
+/* The exception that is set came out of protocol.<name>(arg): report it as one of a scheduled callback, which asyncio
+ * makes of these calls. */
+static void report_callback(bolide_transport *t, PyObject *name, PyObject *arg) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *method = PyObject_GetAttr(t->protocol, name);
+    bolide_handle *handle = method != NULL ? bolide_handle_new(t->loop, false, method, &arg, 1, t->context) : NULL;
+    Py_XDECREF(method);
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    if (handle != NULL) {
+        bolide_handle_report(handle);
+        Py_DECREF(handle);
+    } else {
+        Py_XDECREF(report(t, "Exception in a method of the protocol"));
+    }
 }
 
 /* As report(), and close with it. */
@@ -188,13 +232,15 @@ static void on_close(bolide_stream *s) {
     bolide_resource_remove(&t->resource);
     /* A loop that closes does not call protocols. */
     if (!t->loop->closed && t->protocol != NULL) {
-        if (t->flags & BOLIDE_TRANSPORT_STARTED) {
+        if ((t->flags & (BOLIDE_TRANSPORT_STARTED | BOLIDE_TRANSPORT_UPGRADING)) == BOLIDE_TRANSPORT_STARTED) {
             PyObject *arg = t->exception != NULL ? t->exception : Py_None;
             PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_lost, arg);
             if (result == NULL) {
-                Py_XDECREF(report(t, "Exception in protocol.connection_lost()"));
+                report_callback(t, t->loop->st->str_connection_lost, arg);
             }
             Py_XDECREF(result);
+        } else if (t->server != NULL && t->exception != NULL && t->loop->debug) {
+            bolide_transport_tell_handler(t, "Error on transport creation for incoming connection", t->exception);
         }
         if (t->waiter != NULL && t->exception == NULL) {
             t->exception = PyObject_CallFunction(PyExc_ConnectionAbortedError, "s", "the connection was closed");
@@ -273,30 +319,63 @@ static void alloc_direct(bolide_transport *t, uv_buf_t *buf) {
     }
 }
 
+static const char *get_buffer_failed(const bolide_transport *t) {
+    return t->stream.tls != NULL ? "Fatal error on SSL protocol" : "Fatal error: protocol.get_buffer() call failed.";
+}
+
+static void refuse_empty(bolide_transport *t) {
+    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+    bolide_transport_fatal(t, get_buffer_failed(t));
+}
+
+/* What get_buffer() has given is no writable buffer: asyncio finds out by its length, or by reading into it. */
+static void refuse_buffer(bolide_transport *t) {
+    PyErr_Clear();
+    PyObject *object = t->buffer;
+    t->buffer = NULL;
+    Py_ssize_t len = PyObject_Size(object);
+    if (len == 0) {
+        refuse_empty(t);
+    } else if (len < 0) {
+        bolide_transport_fatal(t, get_buffer_failed(t));
+    } else {
+        bool tls = t->stream.tls != NULL;
+        PyErr_Format(PyExc_TypeError, "%s must be read-write bytes-like object, not %.50s",
+                     tls ? "read() argument 2" : "recv_into() argument 1", Py_TYPE(object)->tp_name);
+        bolide_transport_fatal(t, tls ? "Fatal error on SSL protocol" : "Fatal read error on socket transport");
+    }
+    Py_DECREF(object);
+}
+
 static void on_alloc(bolide_stream *s, uv_buf_t *buf) {
     bolide_transport *t = bolide_transport_of_stream(s);
     if (!(t->flags & BOLIDE_TRANSPORT_BUFFERED)) {
-        if (s->tls == NULL && t->foreseen > 0) {
+        if (t->max_size > 0 && t->max_size < buf->len && s->tls == NULL) {
+            buf->len = t->max_size;
+        } else if (s->tls == NULL && t->foreseen > 0) {
             alloc_direct(t, buf);
         } else if (s->tls != NULL && buf->len >= DIRECT_MIN && !(t->flags & BOLIDE_TRANSPORT_STREAMS)) {
             bolide_transport_alloc_piece(t, buf);
         }
         return;
     }
-    *buf = uv_buf_init(NULL, 0);
     bolide_transport_release_buffer(t);
-    PyObject *hint = PyLong_FromLong(-1);
+    bool known = s->tls != NULL && buf->len < BOLIDE_READ_BUF;
+    PyObject *hint = PyLong_FromSsize_t(known ? (Py_ssize_t)buf->len : -1);
     t->buffer = hint != NULL ? bolide_transport_call(t, t->loop->st->str_get_buffer, hint) : NULL;
     Py_XDECREF(hint);
-    if (t->buffer == NULL || PyObject_GetBuffer(t->buffer, &t->view, PyBUF_WRITABLE) < 0) {
-        Py_CLEAR(t->buffer);
-        bolide_transport_fatal(t, "Fatal error: protocol.get_buffer() call failed.");
+    *buf = uv_buf_init(NULL, 0);
+    if (t->buffer == NULL) {
+        bolide_transport_fatal(t, get_buffer_failed(t));
+        return;
+    }
+    if (PyObject_GetBuffer(t->buffer, &t->view, PyBUF_WRITABLE) < 0) {
+        refuse_buffer(t);
         return;
     }
     if (t->view.len == 0) {
         bolide_transport_release_buffer(t);
-        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-        bolide_transport_fatal(t, "Fatal error: protocol.get_buffer() call failed.");
+        refuse_empty(t);
         return;
     }
     buf->base = t->view.buf;
@@ -381,6 +460,7 @@ static void on_eof(bolide_stream *s) {
         return;
     }
     t->flags |= BOLIDE_TRANSPORT_EOF_READ;
+    bolide_transport_debug(t, "%r received EOF");
     PyObject *result = bolide_transport_call(t, t->loop->st->str_eof_received, NULL);
     int keep_open = result != NULL ? PyObject_IsTrue(result) : -1;
     Py_XDECREF(result);
@@ -398,8 +478,14 @@ static void on_error(bolide_stream *s, int status) {
     if (exception == NULL) {
         exception = bolide_transport_take_exception();
     }
+    Py_INCREF(t);
+    bolide_transport_debug_error(t,
+                                 s->flags & BOLIDE_STREAM_READ_FAILED ? "Fatal read error on socket transport"
+                                                                      : "Fatal write error on socket transport",
+                                 exception);
     bolide_transport_force_close(t, exception);
     Py_XDECREF(exception);
+    Py_DECREF(t);
 }
 
 /* --- flow control ----------------------------------------------------------------------------- */
@@ -546,9 +632,12 @@ static int stream_descriptor(bolide_loop *loop, PyObject *sock, int fd, bool *sh
 /* After bolide_stream_open(). 0, or -1 with an exception set. */
 static int settle_in(bolide_transport *t, int fd) {
     t->fd = fd;
-    t->peer_len = sizeof(t->peer);
+    t->name_len = t->peer_len = sizeof(t->peer);
+    if (getsockname(fd, (struct sockaddr *)&t->name, &t->name_len) < 0 || t->name_len > sizeof(t->name)) {
+        t->name_len = 0; /* a Unix socket's path is asked for when it is wanted */
+    }
     if (getpeername(fd, (struct sockaddr *)&t->peer, &t->peer_len) < 0 || t->peer_len > sizeof(t->peer)) {
-        t->peer_len = 0; /* a Unix socket's path is asked for when it is wanted */
+        t->peer_len = 0;
     }
     if (t->stream.uv.handle.type == UV_TCP) {
         (void)uv_tcp_nodelay(&t->stream.uv.tcp, 1); /* a matter of speed only */
@@ -609,7 +698,7 @@ void bolide_transport_start(bolide_transport *t) {
     t->flags |= BOLIDE_TRANSPORT_STARTED;
     PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_made, (PyObject *)t);
     if (result == NULL) {
-        Py_XDECREF(report(t, "Exception in protocol.connection_made()"));
+        report_callback(t, t->loop->st->str_connection_made, (PyObject *)t);
     }
     Py_XDECREF(result);
     if (bolide_stream_is_open(&t->stream) && !(t->flags & (BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_CLOSING))) {

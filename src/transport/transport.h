@@ -38,15 +38,17 @@ typedef struct {
     PyObject *reader_buffer; /* that buffer, longer than what is in it, or NULL */
     Py_ssize_t reader_filled; /* bytes in it */
     PyObject *weakrefs;
-    struct sockaddr_in6 peer; /* TCP: its address when the connection was made */
-    socklen_t peer_len;       /* 0: not known */
-    int fd;                   /* as registered with the loop's watchers: that of `sock`, if it came with one; or -1 */
-    unsigned foreseen;        /* bytes that the next read may bring, if they are to go right where they stay; or 0 */
-    unsigned short_reads;     /* reads in a row that brought less than half of that */
-    unsigned lost_writes;     /* writes after the connection was lost, to be warned of */
-    bolide_tls *tls;          /* TLS, or NULL; kept after the close, for get_extra_info() */
-    unsigned flags;           /* BOLIDE_TRANSPORT_* */
-    bool in_context;          /* a method of the protocol is being called */
+    PyObject *dict;                 /* attributes that programs have set, or NULL */
+    struct sockaddr_in6 name, peer; /* TCP: both addresses when the connection was made, for after the close too */
+    socklen_t name_len, peer_len;   /* 0: not known */
+    int fd;               /* as registered with the loop's watchers: that of `sock`, if it came with one; or -1 */
+    unsigned foreseen;    /* bytes that the next read may bring, if they are to go right where they stay; or 0 */
+    unsigned max_size;    /* bytes that are read at once at most, set by the program; 0: as many as are at hand */
+    unsigned short_reads; /* reads in a row that brought less than half of that */
+    unsigned lost_writes; /* writes after the connection was lost, to be warned of */
+    bolide_tls *tls;      /* TLS, or NULL; kept after the close, for get_extra_info() */
+    unsigned flags;       /* BOLIDE_TRANSPORT_* */
+    bool in_context;      /* a method of the protocol is being called */
 } bolide_transport;
 
 enum {
@@ -63,6 +65,7 @@ enum {
     BOLIDE_TRANSPORT_SHARED = 1024,       /* the stream has a duplicate of the descriptor of `sock` */
     BOLIDE_TRANSPORT_FAILED = 2048,       /* it could not be made: a shared `sock` stays its user's */
     BOLIDE_TRANSPORT_STREAMS = 4096,      /* the protocol is an asyncio.StreamReaderProtocol */
+    BOLIDE_TRANSPORT_UPGRADING = 8192,    /* start_tls(): the protocol does not hear of what ends its handshake */
 };
 
 /* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now
@@ -90,6 +93,15 @@ void bolide_transport_close_gently(bolide_transport *t);
 
 /* The exception that is set came out of a protocol method: report it with `message` and close with it. */
 void bolide_transport_fatal(bolide_transport *t, const char *message);
+
+/* As asyncio in debug mode: logger.debug() with `format`, which has one %r for the transport. */
+void bolide_transport_debug(bolide_transport *t, const char *format);
+
+/* The same with `message` and the traceback of `exception`: of an OSError, which a peer can cause at will. */
+void bolide_transport_debug_error(bolide_transport *t, const char *message, PyObject *exception);
+
+/* Tell the loop's exception handler of `exception`, with `message`. */
+void bolide_transport_tell_handler(bolide_transport *t, const char *message, PyObject *exception);
 
 /* The exception that is set, normalised, as a new reference; clears it. */
 PyObject *bolide_transport_take_exception(void);

@@ -5,14 +5,25 @@
 /* --- the stream's events
  * ---------------------------------------------------------------------------------------------------- */
 
+static void log_handshake(bolide_transport *t) {
+    char format[80];
+    double ms = (double)(uv_hrtime() - t->stream.tls->since) / 1e6;
+    PyOS_snprintf(format, sizeof(format), "%%r: SSL handshake took %.1f ms", ms);
+    bolide_transport_debug(t, format);
+}
+
 void bolide_transport_on_secure(bolide_stream *s) {
     bolide_transport *t = bolide_transport_of_stream(s);
     Py_INCREF(t);
+    t->flags &= ~(unsigned)BOLIDE_TRANSPORT_UPGRADING;
+    if (t->loop->debug) {
+        log_handshake(t);
+    }
     if (!(t->flags & BOLIDE_TRANSPORT_STARTED)) {
         t->flags |= BOLIDE_TRANSPORT_STARTED;
         PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_made, (PyObject *)t);
         if (result == NULL) {
-            bolide_transport_fatal(t, "Exception in protocol.connection_made()");
+            bolide_transport_fatal(t, "Fatal error: protocol.buffer_updated() call failed.");
         }
         Py_XDECREF(result);
     }
@@ -28,47 +39,40 @@ void bolide_transport_on_secure(bolide_stream *s) {
 /* As asyncio: an OSError, which the peer can cause at will, is a matter for debug mode, anything else for the exception
  * handler. */
 static void report(bolide_transport *t, PyObject *exception, const char *message) {
-    PyObject *result;
-    bolide_state *st = t->loop->st;
     if (PyObject_IsInstance(exception, PyExc_OSError)) {
-        if (!t->loop->debug) {
-            return;
-        }
-        PyObject *method = PyObject_GetAttrString(st->asyncio_logger, "debug");
-        PyObject *args = Py_BuildValue("(sOs)", "%r: %s", t, message);
-        PyObject *kwargs = Py_BuildValue("{s:O}", "exc_info", exception);
-        result = method != NULL && args != NULL && kwargs != NULL ? PyObject_Call(method, args, kwargs) : NULL;
-        Py_XDECREF(method);
-        Py_XDECREF(args);
-        Py_XDECREF(kwargs);
+        bolide_transport_debug_error(t, message, exception);
     } else {
-        PyObject *context = Py_BuildValue("{s:s,s:O,s:O,s:O}", "message", message, "exception", exception, "transport",
-                                          t, "protocol", t->protocol != NULL ? t->protocol : Py_None);
-        result = context != NULL
-                     ? PyObject_CallMethodOneArg((PyObject *)t->loop, st->str_call_exception_handler, context)
-                     : NULL;
-        Py_XDECREF(context);
+        bolide_transport_tell_handler(t, message, exception);
     }
-    if (result == NULL) {
-        bolide_loop_report(t->loop, message, "transport", (PyObject *)t);
+}
+
+/* What asyncio says of an exception that ends TLS; NULL: nothing. */
+static const char *describe(const bolide_transport *t, PyObject *exception) {
+    if (bolide_tls_is_secure(t->stream.tls)) {
+        bool timed_out = PyObject_IsInstance(exception, PyExc_TimeoutError);
+        return timed_out ? NULL : "Fatal error on SSL protocol";
     }
-    Py_XDECREF(result);
+    if (PyObject_IsInstance(exception, PyExc_ConnectionAbortedError)) { /* a timeout */
+        return "Fatal error on transport";
+    }
+    PyObject *verify = PyObject_GetAttrString(exception, "verify_code"); /* only of SSLCertVerificationError */
+    const char *message = verify != NULL ? "SSL handshake failed on verifying the certificate" : "SSL handshake failed";
+    Py_XDECREF(verify);
+    PyErr_Clear();
+    return message;
 }
 
 void bolide_transport_on_tls_error(bolide_stream *s, PyObject *exception) {
     bolide_transport *t = bolide_transport_of_stream(s);
     Py_INCREF(t);
-    const char *message = "Fatal error on SSL protocol";
-    if (!bolide_tls_is_secure(s->tls)) {
-        PyObject *verify = PyObject_GetAttrString(exception, "verify_code"); /* only of SSLCertVerificationError */
-        message = verify != NULL ? "SSL handshake failed on verifying the certificate" : "SSL handshake failed";
-        Py_XDECREF(verify);
-        PyErr_Clear();
+    const char *message = describe(t, exception);
+    if (!PyObject_IsInstance(exception, PyExc_ConnectionAbortedError)) {
+        t->flags &= ~(unsigned)BOLIDE_TRANSPORT_UPGRADING; /* not for a timeout, as in asyncio */
     }
     if (PyObject_IsInstance(exception, PyExc_KeyboardInterrupt) || PyObject_IsInstance(exception, PyExc_SystemExit)) {
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
         bolide_loop_set_fatal(t->loop);
-    } else if (!PyObject_IsInstance(exception, t->loop->st->asyncio_CancelledError)) {
+    } else if (message != NULL && !PyObject_IsInstance(exception, t->loop->st->asyncio_CancelledError)) {
         report(t, exception, message);
     }
     bolide_transport_force_close(t, exception);
@@ -80,6 +84,7 @@ void bolide_transport_tls_eof(bolide_transport *t) {
         return;
     }
     t->flags |= BOLIDE_TRANSPORT_EOF_READ;
+    bolide_transport_debug(t, "%r received EOF");
     PyObject *result = bolide_transport_call(t, t->loop->st->str_eof_received, NULL);
     int keep_open = result != NULL ? PyObject_IsTrue(result) : -1;
     Py_XDECREF(result);
@@ -137,6 +142,7 @@ int bolide_transport_secure(bolide_transport *t, const bolide_tls_options *optio
         PyTypeObject *old = Py_TYPE(t);
         Py_SET_TYPE((PyObject *)t, (PyTypeObject *)Py_NewRef(t->loop->st->SSLTransportType)); /* the same layout */
         Py_DECREF(old);
+        bolide_transport_debug(t, "%r starts SSL handshake");
         return 0;
     }
     PyObject *type, *value, *traceback;
@@ -198,11 +204,13 @@ static PyObject *start_tls(PyObject *self, PyObject *args) {
     } else if (bolide_transport_set_protocol(t, protocol) == 0) {
         t->flags &= ~(unsigned)(BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_EOF_READ);
         Py_XSETREF(t->waiter, Py_NewRef(waiter));
+        t->flags |= BOLIDE_TRANSPORT_UPGRADING;
         if (bolide_transport_secure(t, &options) == 0) {
             bool early = ahead.len > 0 && t->stream.tls != NULL;
             int status = early ? bolide_tls_ahead(&t->stream, ahead.buf, (size_t)ahead.len) : 0;
             result = status == 0 ? Py_NewRef(Py_None) : NULL;
         } else {
+            t->flags &= ~(unsigned)BOLIDE_TRANSPORT_UPGRADING;
             Py_CLEAR(t->waiter);
         }
     }

@@ -13,6 +13,10 @@
 
 #define LOST_WRITES_LOGGED 5
 
+static bool has_tls(const bolide_transport *t) {
+    return t->stream.tls != NULL || t->tls != NULL;
+}
+
 /* --- methods: reading ------------------------------------------------------------------------- */
 
 static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -20,6 +24,9 @@ static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (!(t->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_PAUSED))) {
         t->flags |= BOLIDE_TRANSPORT_PAUSED;
         bolide_stream_read_stop(&t->stream);
+        if (!has_tls(t)) {
+            bolide_transport_debug(t, "%r pauses reading");
+        }
     }
     Py_RETURN_NONE;
 }
@@ -34,6 +41,9 @@ static PyObject *resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
                 return bolide_error_set(status);
             }
         }
+        if (!has_tls(t)) {
+            bolide_transport_debug(t, "%r resumes reading");
+        }
     }
     Py_RETURN_NONE;
 }
@@ -42,27 +52,30 @@ static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(!(((bolide_transport *)self)->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_PAUSED)));
 }
 
-static bool has_tls(const bolide_transport *t) {
-    return t->stream.tls != NULL || t->tls != NULL;
-}
-
 /* --- methods: writing ------------------------------------------------------------------------- */
 
-/* Whether output may be queued: 1, 0 (the connection is lost: dropped, with a warning after some), -1 with an
- * exception. */
-static int check_write(bolide_transport *t) {
+/* May `method` be called now? 0, or -1 with RuntimeError set. */
+static int check_write(const bolide_transport *t, const char *method) {
     if (t->flags & BOLIDE_TRANSPORT_EOF_WRITTEN) {
-        PyErr_SetString(PyExc_RuntimeError, "Cannot call write() after write_eof()");
+        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()", method);
         return -1;
     }
     if (t->flags & BOLIDE_TRANSPORT_SENDFILE) {
-        PyErr_SetString(PyExc_RuntimeError, "unable to write; sendfile is in progress");
+        PyErr_Format(PyExc_RuntimeError, "unable to %s; sendfile is in progress", method);
         return -1;
     }
-    if (!(t->flags & BOLIDE_TRANSPORT_LOST) && !(t->stream.flags & BOLIDE_STREAM_BROKEN)) {
-        return 1;
-    }
-    if (t->lost_writes++ >= LOST_WRITES_LOGGED) {
+    return 0;
+}
+
+static bool is_lost(const bolide_transport *t) {
+    return (t->flags & BOLIDE_TRANSPORT_LOST) || (t->stream.flags & BOLIDE_STREAM_BROKEN);
+}
+
+/* Output to a lost connection is dropped, with a warning after some. 0, or -1 with an exception set. */
+static int count_lost_write(bolide_transport *t) {
+    /* asyncio counts the loss itself too, which its TLS transport learns of when the connection is closed. */
+    unsigned allowed = has_tls(t) && bolide_stream_is_open(&t->stream) ? LOST_WRITES_LOGGED : LOST_WRITES_LOGGED - 1;
+    if (t->lost_writes++ >= allowed) {
         const char *message = has_tls(t) ? "SSL connection is closed" : "socket.send() raised exception.";
         PyObject *result = PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", message);
         if (result == NULL) {
@@ -73,14 +86,15 @@ static int check_write(bolide_transport *t) {
     return 0;
 }
 
+static bool is_empty(PyObject *data) {
+    Py_ssize_t len = PyObject_Size(data);
+    PyErr_Clear(); /* a memoryview without dimensions */
+    return len == 0;
+}
+
 static int queue(bolide_transport *t, PyObject *data) {
     if (PyBytes_CheckExact(data)) {
         return bolide_stream_write_object(&t->stream, data);
-    }
-    if (!PyByteArray_Check(data) && !PyMemoryView_Check(data) && !PyBytes_Check(data)) {
-        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
-                     Py_TYPE(data)->tp_name);
-        return -1;
     }
     /* The caller may change the buffer afterwards: copy. */
     PyObject *copy = PyBytes_FromObject(data);
@@ -90,6 +104,17 @@ static int queue(bolide_transport *t, PyObject *data) {
     int status = bolide_stream_write_object(&t->stream, copy);
     Py_DECREF(copy);
     return status;
+}
+
+static PyObject *write_data(bolide_transport *t, PyObject *data) {
+    if (check_write(t, "write") < 0) {
+        return NULL;
+    }
+    if (is_lost(t) ? !is_empty(data) && count_lost_write(t) < 0 : queue(t, data) < 0) {
+        return NULL;
+    }
+    bolide_transport_flow(t);
+    Py_RETURN_NONE;
 }
 
 static PyObject *transport_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
@@ -105,12 +130,7 @@ static PyObject *transport_write(PyObject *self, PyObject *const *args, Py_ssize
         PyErr_Format(PyExc_TypeError, format, Py_TYPE(data)->tp_name);
         return NULL;
     }
-    int ok = check_write(t);
-    if (ok < 0 || (ok > 0 && queue(t, data) < 0)) {
-        return NULL;
-    }
-    bolide_transport_flow(t);
-    Py_RETURN_NONE;
+    return write_data(t, data);
 }
 
 /* asyncio's TLS transport has it for its own tests: queue output and leave it at that. */
@@ -131,6 +151,61 @@ static PyObject *append_backlog(PyObject *self, PyObject *data) {
     Py_RETURN_NONE;
 }
 
+/* 0, or -1 with TypeError set: one of them has no bytes to write. */
+static int check_pieces(PyObject *const *pieces, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (!PyBytes_CheckExact(pieces[i]) && !PyObject_CheckBuffer(pieces[i])) {
+            PyErr_Format(PyExc_TypeError, "memoryview: a bytes-like object is required, not '%.200s'",
+                         Py_TYPE(pieces[i])->tp_name);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Queue what is in `list`, or nothing when one of its items cannot be. 0, or -1 with an exception set. */
+static int queue_pieces(bolide_transport *t, PyObject *list) {
+    PyObject *copy = PySequence_List(list); /* code that runs meanwhile may change the list */
+    if (copy == NULL) {
+        return -1;
+    }
+    PyObject **pieces = ((PyListObject *)copy)->ob_item;
+    Py_ssize_t count = PyList_GET_SIZE(copy);
+    int status = check_pieces(pieces, count);
+    for (Py_ssize_t i = 0; status == 0 && i < count && !is_lost(t); i++) {
+        status = queue(t, pieces[i]);
+    }
+    Py_DECREF(copy);
+    return status;
+}
+
+static PyObject *write_pieces(bolide_transport *t, PyObject *list) {
+    bool counts = has_tls(t) && is_lost(t);
+    if (counts ? count_lost_write(t) < 0 : queue_pieces(t, list) < 0) {
+        return NULL;
+    }
+    bolide_transport_flow(t);
+    Py_RETURN_NONE;
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+static PyObject *write_lines(bolide_transport *t, PyObject *list) {
+    if (check_write(t, "writelines") < 0) {
+        return NULL;
+    }
+    int some = PyObject_IsTrue(list);
+    return some > 0 ? write_pieces(t, list) : some < 0 ? NULL : Py_NewRef(Py_None);
+}
+#else
+/* asyncio's writes what is joined, with the errors of both. */
+static PyObject *write_lines(bolide_transport *t, PyObject *list) {
+    PyObject *joined = PyObject_CallMethod(t->loop->st->empty_bytes, "join", "(O)", list);
+    PyObject *result = joined != NULL ? write_data(t, joined) : NULL;
+    Py_XDECREF(joined);
+    return result;
+}
+#endif
+
 static PyObject *writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     static const char *const wanted[] = {"list_of_data"};
     PyObject *list;
@@ -138,26 +213,7 @@ static PyObject *writelines(PyObject *self, PyObject *const *args, Py_ssize_t na
         return NULL;
     }
     bolide_transport *t = (bolide_transport *)self;
-    int ok = check_write(t);
-    if (ok < 0) {
-        return NULL;
-    }
-    PyObject *iterator = PyObject_GetIter(list);
-    if (iterator == NULL) {
-        return NULL;
-    }
-    PyObject *item;
-    int failed = 0;
-    while (!failed && (item = PyIter_Next(iterator)) != NULL) {
-        failed = ok > 0 && queue(t, item) < 0;
-        Py_DECREF(item);
-    }
-    Py_DECREF(iterator);
-    if (failed || PyErr_Occurred()) {
-        return NULL;
-    }
-    bolide_transport_flow(t);
-    Py_RETURN_NONE;
+    return has_tls(t) ? write_pieces(t, list) : write_lines(t, list);
 }
 
 static PyObject *write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -194,12 +250,45 @@ static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ign
 static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
     bolide_transport *t = (bolide_transport *)self;
     size_t fallback = has_tls(t) ? BOLIDE_TLS_HIGH_WATER : BOLIDE_HIGH_WATER;
-    if (bolide_parse_watermarks(args, kwargs, fallback, &t->water.high, &t->water.low) < 0) {
+    if (bolide_parse_watermarks(args, kwargs, "|OO:set_write_buffer_limits", fallback, &t->water.high, &t->water.low) <
+        0) {
         return NULL;
     }
     if (bolide_stream_is_open(&t->stream) && t->stream.pending > t->water.high) {
         t->stream.flags |= BOLIDE_STREAM_FULL;
         bolide_transport_flow(t);
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- methods of TLS transports: reading --------------------------------------------------------- */
+
+static bolide_tls *tls_of(const bolide_transport *t) {
+    return t->stream.tls != NULL ? t->stream.tls : t->tls;
+}
+
+static PyObject *get_read_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const bolide_tls *tls = tls_of((bolide_transport *)self);
+    return PyLong_FromSize_t(tls != NULL ? bolide_tls_waiting(tls) : 0);
+}
+
+static PyObject *get_read_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const bolide_tls *tls = tls_of((bolide_transport *)self);
+    size_t low = tls != NULL ? tls->read_low : BOLIDE_TLS_READ_HIGH_WATER / 4;
+    size_t high = tls != NULL ? tls->read_high : BOLIDE_TLS_READ_HIGH_WATER;
+    return Py_BuildValue("(nn)", (Py_ssize_t)low, (Py_ssize_t)high);
+}
+
+static PyObject *set_read_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
+    size_t high, low;
+    if (bolide_parse_watermarks(args, kwargs, "|OO:set_read_buffer_limits", BOLIDE_TLS_READ_HIGH_WATER, &high, &low) <
+        0) {
+        return NULL;
+    }
+    bolide_tls *tls = tls_of((bolide_transport *)self);
+    if (tls != NULL) {
+        tls->read_high = high;
+        tls->read_low = low;
     }
     Py_RETURN_NONE;
 }
@@ -303,8 +392,9 @@ static int remember(bolide_transport *t, PyObject *name, PyObject *value) {
 }
 
 static PyObject *socket_name(bolide_transport *t, bool peer) {
-    if (peer && t->peer_len > 0) {
-        return bolide_sockaddr_object((struct sockaddr *)&t->peer, t->peer_len);
+    socklen_t known = peer ? t->peer_len : t->name_len;
+    if (known > 0) {
+        return bolide_sockaddr_object((struct sockaddr *)(peer ? &t->peer : &t->name), known);
     }
     struct sockaddr_storage address;
     socklen_t len = sizeof(address);
@@ -362,14 +452,18 @@ static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs
     return value != NULL || PyErr_Occurred() ? value : Py_NewRef(fallback);
 }
 
+/* As that of asyncio's own: "polling" is what the kernel is asked for. */
 static PyObject *transport_repr(PyObject *self) {
     bolide_transport *t = (bolide_transport *)self;
-    const char *state = !bolide_stream_is_open(&t->stream)          ? "closed"
-                        : (t->flags & BOLIDE_TRANSPORT_CLOSING)     ? "closing"
-                        : (t->flags & BOLIDE_TRANSPORT_PAUSED)      ? "open reading=paused"
-                        : (t->flags & BOLIDE_TRANSPORT_EOF_WRITTEN) ? "open write=eof"
-                                                                    : "open";
-    return PyUnicode_FromFormat("<%s fd=%d %s bufsize=%zu>", Py_TYPE(self)->tp_name, t->fd, state, t->stream.pending);
+    const char *name = Py_TYPE(self)->tp_name;
+    if (t->protocol == NULL) {
+        return PyUnicode_FromFormat("<%s closed fd=%d>", name, t->fd);
+    }
+    const char *reading = t->stream.flags & BOLIDE_STREAM_READING ? "polling" : "idle";
+    const char *writing = t->stream.pending > 0 ? "polling" : "idle";
+    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name,
+                                t->flags & BOLIDE_TRANSPORT_CLOSING ? " closing" : "", t->fd, reading, writing,
+                                t->stream.pending);
 }
 
 /* --- the type --------------------------------------------------------------------------------- */
@@ -390,6 +484,7 @@ static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(t->waiter);
     Py_VISIT(t->buffer);
     Py_VISIT(t->tls);
+    Py_VISIT(t->dict);
     return bolide_stream_traverse(&t->stream, visit, arg);
 }
 
@@ -405,6 +500,7 @@ static int transport_clear(PyObject *self) {
     Py_CLEAR(t->exception);
     Py_CLEAR(t->waiter);
     Py_CLEAR(t->tls);
+    Py_CLEAR(t->dict);
     return 0;
 }
 
@@ -484,7 +580,19 @@ static PyObject *get_ssl_protocol(PyObject *self, void *closure) {
     return Py_NewRef(t->stream.tls);
 }
 
+static PyObject *get_max_size(PyObject *self, void *closure) {
+    (void)closure;
+    unsigned size = ((bolide_transport *)self)->max_size;
+    return PyLong_FromUnsignedLong(size > 0 ? size : BOLIDE_MAX_SIZE);
+}
+
+static int set_max_size(PyObject *self, PyObject *value, void *closure) {
+    (void)closure;
+    return bolide_parse_max_size(value, &((bolide_transport *)self)->max_size);
+}
+
 static PyGetSetDef transport_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_loop", get_loop, NULL, NULL, NULL},
     {"_paused", get_paused, NULL, NULL, NULL},
     {"_closing", get_closing, NULL, NULL, NULL},
@@ -497,6 +605,7 @@ static PyGetSetDef transport_getset[] = {
 
 static PyMemberDef transport_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(bolide_transport, weakrefs), READONLY, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(bolide_transport, dict), READONLY, NULL},
     {"_protocol", T_OBJECT, offsetof(bolide_transport, protocol), READONLY, NULL},
     {"_server", T_OBJECT, offsetof(bolide_transport, server), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -559,6 +668,42 @@ static PyType_Spec transport_spec = {
     .slots = transport_slots,
 };
 
+/* What one type has and the other has not, as in asyncio. */
+static PyGetSetDef max_size_getset = {
+    "max_size", get_max_size, set_max_size,
+    PyDoc_STR("The number of bytes that are read at once at most; a program may set it."), NULL};
+
+static PyMethodDef ssl_methods[] = {
+    {"get_read_buffer_size", get_read_buffer_size, METH_NOARGS,
+     PyDoc_STR("get_read_buffer_size()\n--\n\nBytes of TLS records that have come and wait to be decrypted.")},
+    {"get_read_buffer_limits", get_read_buffer_limits, METH_NOARGS,
+     PyDoc_STR("get_read_buffer_limits()\n--\n\n(low, high) in bytes.")},
+    {"set_read_buffer_limits", KEYWORDS(set_read_buffer_limits),
+     PyDoc_STR("set_read_buffer_limits(high=None, low=None)\n--\n\nThe marks for bytes that wait while reading is "
+               "paused, of which there is never more than one read. Raises ValueError unless high >= low >= 0.")},
+    {NULL, NULL, 0, NULL},
+};
+
+/* Add what `descriptor` (steals it, may be NULL) is to the class. 0, or -1 with an exception set. */
+static int add_attribute(PyTypeObject *type, const char *name, PyObject *descriptor) {
+    int status = descriptor != NULL ? PyObject_SetAttrString((PyObject *)type, name, descriptor) : -1;
+    Py_XDECREF(descriptor);
+    return status;
+}
+
+static int add_differences(bolide_state *st) {
+    PyTypeObject *plain = st->StreamTransportType, *ssl = st->SSLTransportType;
+    if (add_attribute(plain, "max_size", PyDescr_NewGetSet(plain, &max_size_getset)) < 0) {
+        return -1;
+    }
+    for (PyMethodDef *method = ssl_methods; method->ml_name != NULL; method++) {
+        if (add_attribute(ssl, method->ml_name, PyDescr_NewMethod(ssl, method)) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* A name of its own, by which some programs tell a transport with TLS. start_tls() turns one type into the other. */
 static PyType_Spec ssl_transport_spec = {
     .name = "bolide.SSLTransport",
@@ -587,5 +732,5 @@ int bolide_transport_init(PyObject *module, bolide_state *st) {
         status = bolide_add_type(module, &ssl_transport_spec, base, &st->SSLTransportType, true);
     }
     Py_DECREF(base);
-    return status;
+    return status == 0 ? add_differences(st) : -1;
 }

@@ -7,7 +7,15 @@
 #include <stddef.h>
 
 /* Parse (high=None, low=None), in bytes, with asyncio's defaults: low is a quarter of high, high four times low or
- * `fallback`. 0, or -1 with TypeError, OverflowError or ValueError set and nothing changed. */
-int bolide_parse_watermarks(PyObject *args, PyObject *kwargs, size_t fallback, size_t *high, size_t *low);
+ * `fallback`. `format` is that of PyArg_ParseTupleAndKeywords(). 0, or -1 with TypeError, OverflowError or ValueError
+ * set and nothing changed. */
+int bolide_parse_watermarks(PyObject *args, PyObject *kwargs, const char *format, size_t fallback, size_t *high,
+                            size_t *low);
+
+#define BOLIDE_MAX_SIZE (256 * 1024) /* asyncio's default */
+
+/* A program has set transport.max_size, `value` NULL: deleted it, to which 0 answers. 0, or -1 with TypeError or
+ * ValueError set. */
+int bolide_parse_max_size(PyObject *value, unsigned *max_size);
 
 #endif

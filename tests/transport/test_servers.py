@@ -257,9 +257,11 @@ async def test_connections_of_a_closed_server_go_on():
 
 
 @only_bolide
-def test_a_protocol_factory_that_fails(loop, reports):
-    """It costs that connection, no more."""
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_protocol_factory_that_fails(loop, reports, debug):
+    """It costs that connection, no more; as in asyncio it is reported in debug mode alone."""
     made = []
+    loop.set_debug(debug)
 
     def factory():
         made.append(1)
@@ -276,7 +278,10 @@ def test_a_protocol_factory_that_fails(loop, reports):
         server.close()
 
     loop.run_until_complete(main())
-    assert isinstance(reports.pop()["exception"], ZeroDivisionError)
+    if debug:
+        report = reports.pop()
+        assert isinstance(report["exception"], ZeroDivisionError)
+        assert report["message"] == "Error on transport creation for incoming connection"
 
 
 @with_loop
