@@ -6,6 +6,7 @@
 #include "common/arguments.h"
 #include "common/sockaddr.h"
 #include "transport/watermarks.h"
+#include "transport/words.h"
 
 #define LOST_WRITES_LOGGED 5
 
@@ -176,8 +177,7 @@ static PyObject *transport_sendto(PyObject *self, PyObject *const *args, Py_ssiz
     }
     PyObject *data = values[0], *address = values[1];
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
-        return PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
-                            Py_TYPE(data)->tp_name);
+        return bolide_refuse_data("_SelectorDatagramTransport", "sendto", data);
     }
     address = check_address(t, address);
     if (address == NULL) {

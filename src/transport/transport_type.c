@@ -10,6 +10,7 @@
 #include "common/sockaddr.h"
 #include "transport/reader.h"
 #include "transport/watermarks.h"
+#include "transport/words.h"
 
 #define LOST_WRITES_LOGGED 5
 
@@ -125,10 +126,11 @@ static PyObject *transport_write(PyObject *self, PyObject *const *args, Py_ssize
     }
     bolide_transport *t = (bolide_transport *)self;
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
-        const char *format = has_tls(t) ? "data: expecting a bytes-like instance, got %.200s"
-                                        : "data argument must be a bytes-like object, not '%.200s'";
-        PyErr_Format(PyExc_TypeError, format, Py_TYPE(data)->tp_name);
-        return NULL;
+        if (!has_tls(t)) {
+            return bolide_refuse_data("_SelectorSocketTransport", "write", data);
+        }
+        return PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %.200s",
+                            Py_TYPE(data)->tp_name);
     }
     return write_data(t, data);
 }
@@ -180,7 +182,7 @@ static int queue_pieces(bolide_transport *t, PyObject *list) {
 }
 
 static PyObject *write_pieces(bolide_transport *t, PyObject *list) {
-    bool counts = has_tls(t) && is_lost(t);
+    bool counts = is_lost(t) && (has_tls(t) || bolide_counts_lost_lines());
     if (counts ? count_lost_write(t) < 0 : queue_pieces(t, list) < 0) {
         return NULL;
     }
