@@ -184,6 +184,7 @@ class Server:
         health_path: path, as it stands in the request, that GET and HEAD are answered for without the application: 200,
             or 503 after shutdown(). Such requests are neither logged nor counted, and limit_concurrency does not hold
             for them.
+        pathsend: whether scope["extensions"] offers http.response.pathsend.
         logger: gets what goes wrong (application errors, invalid requests); None: logging.getLogger("bolide.error").
         forwarded: called with the scope, before the application, of a request that has x-forwarded-for or
             x-forwarded-proto (and of no other); may change it. What it raises ends the request with 500.
@@ -247,6 +248,7 @@ class Server:
         timeout_write: float | None = 60.0,
         access_details: bool = False,
         health_path: bytes | None = None,
+        pathsend: bool = True,
         websockets: bool = True,
         ws_max_size: int = 16777216,
         ws_max_queue: int = 32,

@@ -155,6 +155,8 @@ OPTIONS: dict[str, list[Option]] = {
                "proxies.", bool, True, negatable=True),
         Option("--forwarded-allow-ips", "The trusted proxies: addresses, networks, literals, separated by commas; * "
                "trusts all. [default: $FORWARDED_ALLOW_IPS or 127.0.0.1,::1]", metavar="LIST"),
+        Option("--pathsend", "Offer applications to send files by path, unseen by middleware.", bool, True,
+               negatable=True),
         Option("--health-path", "Answer this path by the server alone, with 200 while it serves.", metavar="PATH"),
         Option("--http", "HTTP implementation: bolide has one; other names are ignored with a note.", str, "auto"),
         Option("--http2", "HTTP/2: not yet.", bool, False),

@@ -152,6 +152,7 @@ class Config:
         tcp_defer_accept: seconds within which a connection is only accepted once it has sent something; 0: at once.
         tcp_fast_open: length of the queue for TCP Fast Open; 0: off.
         health_path: path that GET and HEAD are answered for by the server alone, with 200; None: there is none.
+        pathsend: whether applications are offered to hand files over by path, which middleware then does not see.
         max_rss: resident memory, in bytes, above which a worker is replaced; None: no limit.
         threads: event loops in a process, a thread each. More than 1 needs a free-threaded build of CPython, and is not
             supported there yet either.
@@ -234,6 +235,7 @@ class Config:
         tcp_defer_accept: int = 0,
         tcp_fast_open: int = 0,
         health_path: str | None = None,
+        pathsend: bool = True,
     ) -> None:
         self.app = app
         self.host = host
@@ -303,6 +305,7 @@ class Config:
         self.bind = [bind] if isinstance(bind, str) else list(bind or ())
         self.tcp_options = TCPOptions(tcp_keepalive, tcp_defer_accept, tcp_fast_open)
         self.health_path = health_path
+        self.pathsend = pathsend
 
         self.loaded = False
         self.loaded_app: ASGI3App | None = None

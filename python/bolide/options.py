@@ -86,3 +86,4 @@ class ServeOptions(TypedDict, total=False):
     tcp_defer_accept: int
     tcp_fast_open: int
     health_path: str | None
+    pathsend: bool

@@ -290,6 +290,7 @@ class Server:
             ws_ping_timeout=config.ws_ping_timeout,
             ws_per_message_deflate=config.ws_per_message_deflate,
             health_path=None if config.health_path is None else config.health_path.encode(),
+            pathsend=config.pathsend,
             **limits,
         )
 

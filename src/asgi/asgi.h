@@ -141,13 +141,15 @@ typedef struct bolide_server {
 
     PyObject *ws_scope;        /* dict that every scope of a WebSocket starts as a copy of */
     PyObject *ws_extensions;   /* dict: scope["extensions"] starts as a copy of it, for a WebSocket */
-    PyObject *ws_asgi;         /* dict: scope["asgi"] of WebSockets */
+    PyObject *ws_version;      /* dict: what scope["asgi"] of WebSockets says */
+    PyObject *ws_asgi;         /* dict: a copy of it, which they share */
     PyObject *ws_denial;       /* dict, empty: their scope["extensions"]["websocket.http.response"] */
     PyObject *ws_subprotocols; /* list, empty: scope["subprotocols"] of those whose clients offer none; or NULL */
     Py_ssize_t ws_added_keys;  /* what an application has added to ws_scope at most; -1: no one has accepted yet */
     bolide_ws_config ws;       /* what WebSocket connections share */
     size_t ws_max_queue;       /* messages that wait for an application before reading stops */
     bool websockets;           /* requests for a WebSocket are served as such */
+    bool pathsend;             /* http.response.pathsend is offered */
     bool ws_deflate;           /* permessage-deflate is accepted */
 
     bolide_http http;
@@ -213,6 +215,7 @@ struct bolide_request {
             uint64_t file_size;   /* ... bytes of it in all */
             uint64_t file_left;   /* ... and those that have not left and are not queued */
             int file;             /* ... a descriptor of our own plus 1, or 0: there is none */
+            unsigned dropped;     /* messages that were sent when there was nobody to send to */
         };
         bolide_websocket websocket;
     };
@@ -293,7 +296,7 @@ PyObject *bolide_task_result(bolide_server *server, PyObject *task);
 
 /* --- scope.c ---------------------------------------------------------------------------------- */
 
-/* The dict that every scope of the server is a copy of. 0, or -1 with an exception set. */
+/* The dict that every scope of the server is a copy of; `pathsend` is set. 0, or -1 with an exception set. */
 int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version);
 
 /* An application has accepted a WebSocket: have as many keys in its `scope` as in those that follow take no memory
@@ -390,8 +393,10 @@ void bolide_request_complete(bolide_request *r);
 /* The body is complete, and trailers follow, which the response has announced. 0, or -1 with an exception set. */
 int bolide_request_await_trailers(bolide_request *r);
 
-/* Set the exception that a send() raises when there is nobody to send to. -1. */
-int bolide_request_disconnected(const bolide_request *r);
+/* What a send() does when there is nobody to send to: nothing, so that the application does what it does after a
+ * response. 0; -1 with ClientDisconnected set when it goes on all the same, for a stream may have no end, and to a
+ * WebSocket. */
+int bolide_request_disconnected(bolide_request *r);
 
 /* --- log.c ------------------------------------------------------------------------------------ */
 

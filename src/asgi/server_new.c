@@ -12,7 +12,7 @@ typedef struct {
         *forwarded, *tls_extension, *health_path;
     const char *scheme, *asgi_version;
     PyObject *ping_interval, *ping_timeout, *max_body, *body_timeout, *write_timeout;
-    int server_header, date_header, reset_context, websockets, ws_deflate, access_details;
+    int server_header, date_header, reset_context, websockets, ws_deflate, access_details, pathsend;
     Py_ssize_t head, fields, body_rate, ws_max_size, ws_max_queue;
     double keep_alive, head_timeout, ws_close_timeout;
 } server_args;
@@ -52,6 +52,7 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                             "timeout_write",
                             "access_details",
                             "health_path",
+                            "pathsend",
                             NULL};
     *a = (server_args){.server_header = 1,
                        .date_header = 1,
@@ -60,6 +61,7 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                        .keep_alive = 5.0,
                        .head_timeout = 60.0,
                        .websockets = 1,
+                       .pathsend = 1,
                        .ws_deflate = 1,
                        .ws_max_size = 16 * 1024 * 1024,
                        .ws_max_queue = 32,
@@ -67,12 +69,13 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                        .scheme = "http",
                        .asgi_version = "3.0"};
     return PyArg_ParseTupleAndKeywords(
-               args, kwargs, "OO|$UssppOOOOOOpOOOnnddpnnOOdpOnOOpO:Server", names, &a->loop, &a->app, &a->root_path,
+               args, kwargs, "OO|$UssppOOOOOOpOOOnnddpnnOOdpOnOOpOp:Server", names, &a->loop, &a->app, &a->root_path,
                &a->scheme, &a->asgi_version, &a->server_header, &a->date_header, &a->headers, &a->state, &a->access_log,
                &a->logger, &a->forwarded, &a->tls_extension, &a->reset_context, &a->concurrency, &a->max_requests,
                &a->on_max, &a->head, &a->fields, &a->keep_alive, &a->head_timeout, &a->websockets, &a->ws_max_size,
                &a->ws_max_queue, &a->ping_interval, &a->ping_timeout, &a->ws_close_timeout, &a->ws_deflate,
-               &a->max_body, &a->body_rate, &a->body_timeout, &a->write_timeout, &a->access_details, &a->health_path)
+               &a->max_body, &a->body_rate, &a->body_timeout, &a->write_timeout, &a->access_details, &a->health_path,
+               &a->pathsend)
                ? 0
                : -1;
 }
@@ -235,7 +238,7 @@ const char bolide_server_doc[] =
               "       ws_max_size=16777216, ws_max_queue=32, ws_ping_interval=20.0, ws_ping_timeout=20.0,\n"
               "       ws_close_timeout=10.0, ws_per_message_deflate=True, limit_max_body=None,\n"
               "       limit_body_rate=0, timeout_request_body=60.0, timeout_write=60.0,\n"
-              "       access_details=False, health_path=None)\n--\n\n"
+              "       access_details=False, health_path=None, pathsend=True)\n--\n\n"
               "An HTTP/1.1 and WebSocket server for one ASGI 3.0 application on one loop; it speaks to the sockets "
               "given to listen().\n\n"
               "See the type stub for the arguments.");
@@ -259,6 +262,7 @@ PyObject *bolide_server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     }
     s->loop = (bolide_loop *)Py_NewRef(a.loop);
     s->st = st;
+    s->pathsend = a.pathsend != 0;
     PyObject *root_path = a.root_path != NULL ? Py_NewRef(a.root_path) : PyUnicode_FromString("");
     if (root_path == NULL || take_objects(s, &a) < 0 || bolide_task_init(s) < 0 || set_up_websockets(s, &a) < 0 ||
         set_up_health(s, a.health_path) < 0 || bolide_scope_init(s, root_path, a.scheme, a.asgi_version) < 0 ||

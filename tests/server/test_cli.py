@@ -269,6 +269,30 @@ def test_headers(serve, client):
     assert "date" not in headers
 
 
+FILE_APP = """
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+app = Starlette(
+    routes=[Route("/", lambda request: FileResponse("large.txt"))], middleware=[Middleware(GZipMiddleware)]
+)
+"""
+
+
+@pytest.mark.parametrize(("option", "encoding"), [("--pathsend", None), ("--no-pathsend", "gzip")])
+def test_pathsend(serve, write, client, option, encoding):
+    pytest.importorskip("starlette")
+    write("files.py", FILE_APP)
+    write("large.txt", "x" * 100_000)
+    _, url = serve("files:app", option)
+    response = client.get(url)
+    assert response.text == "x" * 100_000
+    assert response.headers.get("content-encoding") == encoding
+
+
 def test_default_headers(serve, client):
     _, url = serve("main:app")
     headers = client.get(url).headers
