@@ -242,19 +242,20 @@ typedef enum {
     BOLIDE_AWAIT_RECEIVE, /* the next message */
     BOLIDE_AWAIT_DRAIN,   /* until the peer has read */
     BOLIDE_AWAIT_FILE,    /* until all of the file has been queued, as the peer reads */
+    BOLIDE_AWAIT_SEND,    /* nothing yet: a message of another thread, sent by whoever awaits it in the loop's */
 } bolide_await_kind;
 
 /* What receive() and send() return: a coroutine as far as asyncio can tell. */
 struct bolide_awaitable {
     PyObject_HEAD bolide_request *request; /* strong; NULL for the one that is always done */
     PyObject *callback;                    /* what the task that awaits it wants called when it may go on, or NULL */
-    PyObject *context;                     /* ... to call it in; or the message of a cancellation; or NULL */
-    bool bare;                             /* callback is the task, whose wake-up is to be called */
-    bool recent;                           /* it stands in recent[slot] of the module's state */
-    uint8_t slot;                          /* ... */
-    uint8_t kind;                          /* bolide_await_kind */
-    uint8_t state;                         /* AWAIT_* */
-    bool blocking;                         /* _asyncio_future_blocking */
+    PyObject *context; /* ... to call it in; or the message of a cancellation, or to send; or NULL */
+    bool bare;         /* callback is the task, whose wake-up is to be called */
+    bool recent;       /* it stands in recent[slot] of the module's state */
+    uint8_t slot;      /* ... */
+    uint8_t kind;      /* bolide_await_kind */
+    uint8_t state;     /* AWAIT_* */
+    bool blocking;     /* _asyncio_future_blocking */
 };
 
 static inline bolide_asgi_state *bolide_asgi_of(const bolide_request *r) {
@@ -270,8 +271,8 @@ static inline bool bolide_request_is_gone(const bolide_request *r) {
     return r->conn == NULL || (r->flags & BOLIDE_REQUEST_TOLD) != 0;
 }
 
-/* 0 when the calling thread is the loop's; -1 with RuntimeError set. */
-int bolide_request_check_thread(const bolide_request *r);
+/* Is this another thread than the loop's, which runs? */
+bool bolide_request_is_elsewhere(const bolide_request *r);
 
 /* The callback of the request's task. 0, or -1 with an exception set: TypeError when it is not done. */
 int bolide_request_end_task(bolide_request *r, PyObject *task);
@@ -322,6 +323,10 @@ int bolide_receive_poll(bolide_request *r, bool woken, PyObject **message);
 
 /* New reference, or NULL. */
 PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind);
+
+/* What send(message) returns in another thread than the loop's: it does nothing until it is awaited in that. New
+ * reference, or NULL. */
+PyObject *bolide_awaitable_of_message(bolide_request *r, PyObject *message);
 
 /* Let the suspended awaitables of that kind look again. */
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind);

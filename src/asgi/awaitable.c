@@ -32,6 +32,14 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind) {
     return (PyObject *)a;
 }
 
+PyObject *bolide_awaitable_of_message(bolide_request *r, PyObject *message) {
+    PyObject *self = bolide_awaitable_new(r, BOLIDE_AWAIT_SEND);
+    if (self != NULL) {
+        ((bolide_awaitable *)self)->context = Py_NewRef(message);
+    }
+    return self;
+}
+
 static bool is_awaited(const bolide_awaitable *a) {
     return a->state >= AWAIT_WAITING && a->state <= AWAIT_CANCELLED;
 }
@@ -165,11 +173,38 @@ static int begin_waiting(bolide_awaitable *a) {
     return 0;
 }
 
+/* Send the message of another thread: `a` is from now on what send() has returned. false when there is nothing to wait
+ * for, or with an exception set. */
+static bool send_now(bolide_awaitable *a) {
+    PyObject *message = a->context;
+    if (message == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "send() is being awaited already");
+        return false;
+    }
+    a->context = NULL;
+    PyObject *sent = a->request->send((PyObject *)a->request, &message, 1, NULL);
+    Py_DECREF(message);
+    if (sent == NULL) {
+        return false;
+    }
+    uint8_t kind = ((bolide_awaitable *)sent)->kind;
+    Py_DECREF(sent);
+    if (kind != BOLIDE_AWAIT_DONE) {
+        a->kind = kind;
+    }
+    return kind != BOLIDE_AWAIT_DONE;
+}
+
 /* Is what `a` is for possible now? As bolide_receive_poll(). */
 static int poll_request(bolide_awaitable *a, bool woken, PyObject **result) {
     bolide_request *r = a->request;
-    if (bolide_request_check_thread(r) < 0) {
+    if (bolide_request_is_elsewhere(r)) {
+        PyErr_SetString(PyExc_RuntimeError, "receive() and send() must be awaited in the thread of the event loop");
         return -1;
+    }
+    if (a->kind == BOLIDE_AWAIT_SEND && !send_now(a)) {
+        *result = PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+        return *result != NULL ? 1 : -1;
     }
     if (a->kind == BOLIDE_AWAIT_RECEIVE && r->ws != NULL) {
         return bolide_websocket_poll(r, result);
@@ -228,7 +263,9 @@ static PySendResult step(bolide_awaitable *a, PyObject **result) {
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
         return PYGEN_ERROR;
     }
-    end_waiting(a, AWAIT_NEW);
+    if (woken) {
+        end_waiting(a, AWAIT_NEW);
+    }
     bool was_running = bolide_loop_occupy(a->request->server->loop);
     int ready = poll_request(a, woken, result);
     bolide_loop_vacate(a->request->server->loop, was_running);

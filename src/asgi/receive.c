@@ -77,9 +77,6 @@ static PyObject *receive_call(PyObject *self, PyObject *const *args, size_t narg
         PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
         return NULL;
     }
-    if (bolide_request_check_thread(r) < 0) {
-        return NULL;
-    }
     return bolide_awaitable_new(r, BOLIDE_AWAIT_RECEIVE);
 }
 

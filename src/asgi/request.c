@@ -11,13 +11,9 @@
 /* How far the causes of an exception are followed. */
 #define CHAIN_MAX 32
 
-int bolide_request_check_thread(const bolide_request *r) {
+bool bolide_request_is_elsewhere(const bolide_request *r) {
     unsigned long owner = r->server->loop->thread_id;
-    if (owner != 0 && owner != PyThread_get_thread_ident()) {
-        PyErr_SetString(PyExc_RuntimeError, "receive() and send() must be called in the thread of the event loop");
-        return -1;
-    }
-    return 0;
+    return owner != 0 && owner != PyThread_get_thread_ident();
 }
 
 static bolide_request *request_new(bolide_server *server, bolide_conn *conn) {

@@ -296,8 +296,8 @@ PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyOb
         PyErr_SetString(PyExc_TypeError, "send() takes one argument, the message");
         return NULL;
     }
-    if (bolide_request_check_thread(r) < 0) {
-        return NULL;
+    if (bolide_request_is_elsewhere(r)) {
+        return bolide_awaitable_of_message(r, args[0]);
     }
     /* The application may drop its last reference to us from within its own code. */
     Py_INCREF(r);

@@ -367,8 +367,8 @@ PyObject *bolide_websocket_send(PyObject *self, PyObject *const *args, size_t na
         PyErr_SetString(PyExc_TypeError, "send() takes one argument, the message");
         return NULL;
     }
-    if (bolide_request_check_thread(r) < 0) {
-        return NULL;
+    if (bolide_request_is_elsewhere(r)) {
+        return bolide_awaitable_of_message(r, args[0]);
     }
     /* The application may drop its last reference to us from within its own code. */
     Py_INCREF(r);

@@ -70,6 +70,12 @@ def test_executor(connection):
     assert connection.get("/executor").body == b"another thread"
 
 
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_receive_and_send_called_in_another_thread(connection, size):
+    body = b"%" * size
+    assert connection.request("POST", "/called-elsewhere", body=body).body == body
+
+
 def test_loop_is_ours(connection):
     module = connection.get("/loop-name").text.split(".")[0]
     assert module == "bolide" if KIND == "bolide" else module in ("uvloop", "asyncio", "bolide")

@@ -19,6 +19,13 @@ def test_accept_without_having_received(server):
         assert ws.recv_text() == "{'type': 'websocket.receive', 'bytes': b'x'}"
 
 
+def test_receive_and_send_called_in_another_thread(server):
+    with WebSocket(server, "/ws-called-elsewhere") as ws:
+        for size in (0, 1, 3_000_000):
+            ws.send(BINARY, b"%" * size)
+            assert ws.recv().payload == b"%" * size
+
+
 def test_close_before_accept(server, apps, key):
     response = refused(server, f"/ws-refuse?key={key}", 403)
     assert response.body == b""

@@ -108,6 +108,23 @@ async def ws_accept_first(scope, receive, send):
 
 
 @route
+async def ws_called_elsewhere(scope, receive, send):
+    """Echo until the client leaves, from a thread, which calls receive() and send() and has the loop await them."""
+    loop = asyncio.get_running_loop()
+
+    def run(awaitable):
+        return asyncio.run_coroutine_threadsafe(awaitable, loop).result()
+
+    def work():
+        run(receive())
+        run(send({"type": "websocket.accept"}))
+        while (message := run(receive()))["type"] == "websocket.receive":
+            run(send({"type": "websocket.send", "bytes": message["bytes"]}))
+
+    await asyncio.to_thread(work)
+
+
+@route
 async def ws_refuse(scope, receive, send):
     """Close before accepting."""
     await receive()

@@ -1,6 +1,7 @@
 """Apps about the task that runs a request, and others beside it."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import json
@@ -179,6 +180,37 @@ async def executor(scope, receive, send):
     """Run something in the default executor."""
     ident = await asyncio.get_running_loop().run_in_executor(None, threading.get_ident)
     await respond(send, b"another thread" if ident != threading.get_ident() else b"the same thread")
+
+
+@route
+async def called_elsewhere(scope, receive, send):
+    """Echo from a thread, which calls receive() and send() and has the loop await what they return, as a2wsgi does."""
+    loop = asyncio.get_running_loop()
+
+    def run(awaitable):
+        return asyncio.run_coroutine_threadsafe(awaitable, loop).result()
+
+    def work():
+        body, more = b"", True
+        while more:
+            message = run(receive())
+            body += message["body"]
+            more = message["more_body"]
+        wrong = send({"type": "http.response.body"})  # never awaited: nothing is sent
+        run(send({"type": "http.response.start", "status": 200, "headers": []}))
+        for begin in range(0, len(body), 100_000):
+            piece = send({"type": "http.response.body", "body": body[begin : begin + 100_000], "more_body": True})
+            run(piece)
+        del wrong
+        with contextlib.suppress(RuntimeError):
+            run(send({"type": "no such type"}))
+            return
+        with contextlib.suppress(RuntimeError):
+            receive().send(None)  # awaits it here
+            return
+        run(send({"type": "http.response.body"}))
+
+    await asyncio.to_thread(work)
 
 
 @route
