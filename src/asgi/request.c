@@ -219,6 +219,19 @@ int bolide_request_end_task(bolide_request *r, PyObject *task) {
     return 0;
 }
 
+/* end() in the task's context, if it is known: what the log's handlers add to an error, and how they tell one that they
+ * have seen, may be in its variables. */
+static void end_in_context(bolide_request *r, PyObject *task, PyObject *context) {
+    bool entered = context != NULL && PyContext_Enter(context) == 0;
+    if (context != NULL && !entered) {
+        PyErr_Clear();
+    }
+    end(r, bolide_task_result(r->server, task), false);
+    if (entered && PyContext_Exit(context) < 0) {
+        PyErr_Clear();
+    }
+}
+
 /* The task has taken its first step, or all of them. */
 static void after_start(bolide_request *r, PyObject *task, PyObject *receive, PyObject *context) {
     if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
@@ -233,7 +246,7 @@ static void after_start(bolide_request *r, PyObject *task, PyObject *receive, Py
     }
     int done = bolide_task_is_done(r->server, task);
     if (done > 0) {
-        end(r, bolide_task_result(r->server, task), false);
+        end_in_context(r, task, context);
     } else if (done < 0 || follow(r, task, receive, context) < 0) {
         end(r, NULL, false);
     }

@@ -7,6 +7,7 @@ import pty
 import re
 import sys
 
+import httpx
 import pytest
 
 from bolide.logging import TRACE, AccessFormatter, DefaultFormatter
@@ -212,3 +213,48 @@ def test_a_broken_log_config_is_one_line_and_exit_code_2(bolide, write):
     command = bolide("main:app", "--log-config", "log.json")
     assert command.wait() == 2
     assert len(command.stderr.splitlines()) == 1
+
+
+CONTEXT_APP = """
+import asyncio
+import contextvars
+import logging
+
+seen = contextvars.ContextVar("seen", default="-")
+
+
+class Filter(logging.Filter):
+    def filter(self, record):
+        print(f"[{seen.get()}] {record.getMessage()}", flush=True)
+        return True
+
+
+for name in ("bolide.error", "bolide.access"):
+    logging.getLogger(name).addFilter(Filter())
+
+
+async def app(scope, receive, send):
+    seen.set(scope["path"])
+    if scope["path"].startswith("/late"):
+        await asyncio.sleep(0)
+    if scope["path"].endswith("/raise"):
+        raise LookupError
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if not scope["path"].endswith("/cut"):
+        await send({"type": "http.response.body"})
+"""
+
+
+@pytest.mark.parametrize("path", ["/early", "/late"])
+def test_what_is_logged_of_a_request_sees_its_context_variables(write, serve, client, path):
+    """As a trace's id, or what a collector of errors needs to know one that it has got already."""
+    write("context.py", CONTEXT_APP)
+    command, url = serve("context:app", "--lifespan", "off")
+    client.get(url + path)
+    command.wait_for(rf'\[{path}\] \S+ - "GET {path} HTTP/1.1" 200')
+    assert client.get(f"{url}{path}/raise").status_code == 500
+    command.wait_for(rf"\[{path}/raise\] Exception in ASGI application")
+    command.wait_for(rf'\[{path}/raise\] \S+ - "GET {path}/raise HTTP/1.1" 500')
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get(f"{url}{path}/cut")
+    command.wait_for(rf"\[{path}/cut\] ASGI callable returned without completing response.")
