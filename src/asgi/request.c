@@ -195,7 +195,8 @@ static int follow(bolide_request *r, PyObject *task, PyObject *receive, PyObject
 }
 
 int bolide_request_end_task(bolide_request *r, PyObject *task) {
-    if (bolide_request_check_thread(r) < 0) {
+    if (bolide_request_is_elsewhere(r)) {
+        PyErr_SetString(PyExc_RuntimeError, "the callback of a task must be called in the thread of the event loop");
         return -1;
     }
     int done = task == r->task ? bolide_task_is_done(r->server, task) : 0;
