@@ -91,7 +91,8 @@ def make_application(found: Any, given: object, is_factory: bool) -> Any:
         logger.warning("ASGI app factory detected. Using it; the option --factory says so explicitly.")
         app = app()
     if not callable(app):
-        raise ApplicationError(f"Error loading ASGI app. {_describe(given)} is not callable.")
+        what = _describe(given) if app is found else f"What the factory {_describe(given)} returned"
+        raise ApplicationError(f"Error loading ASGI app. {what} is not callable.")
     return app
 
 

@@ -1,6 +1,7 @@
 """The command `bolide`. Imports what it needs when it needs it: asyncio only once there is something to serve."""
 
 import argparse
+import difflib
 import os
 import shlex
 import sys
@@ -63,6 +64,13 @@ def parse_size(text: str) -> int:
     return size
 
 
+def _parse_number(text: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no {'whole number' if kind is int else 'number'}") from None
+
+
 def parse_header(text: str) -> tuple[str, str]:
     """A pair from `Name:Value`."""
     name, colon, value = text.partition(":")
@@ -111,7 +119,12 @@ class Option:
 
     def parse(self, text: str) -> Any:
         """The value of one word, or ValueError."""
-        value = parse_bool(text) if self.convert is bool else self.convert(text)
+        if self.convert is bool:
+            value = parse_bool(text)
+        elif self.convert in (int, float):
+            value = _parse_number(text, self.convert)
+        else:
+            value = self.convert(text)
         if self.choices and value not in self.choices:
             raise ValueError(f"{text!r} is none of {', '.join(self.choices)}")
         return value
@@ -281,9 +294,21 @@ def _add(group: "argparse._ArgumentGroup", option: Option) -> None:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As its own, but with a guess at what an option that does not exist was to be."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if not unknown:
+            return parsed
+        flag = unknown[0].partition("=")[0]
+        like = difflib.get_close_matches(flag, self._option_string_actions, n=1) if flag.startswith("-") else []
+        guess = f" (did you mean {like[0]}?)" if like else ""
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line. What is not given is missing in the namespace."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bolide",
         usage="bolide [OPTIONS] MODULE:ATTRIBUTE",
         description="Serves an ASGI application on an event loop and an HTTP server in C.",

@@ -32,6 +32,40 @@ _VERSIONS = {"SSLv3": 0x0300, "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0
 _FIRST_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\n.*?-----END CERTIFICATE-----\n", re.DOTALL)
 
 
+def _check_readable(path: PathType) -> None:
+    """Raise the OSError that names the file: those of the ssl module do not."""
+    with open(path, "rb"):
+        pass
+
+
+def _load_certificate(
+    context: ssl.SSLContext, certfile: PathType, keyfile: PathType | None, password: str | Callable[[], str] | None
+) -> None:
+    _check_readable(certfile)
+    if keyfile is not None:
+        _check_readable(keyfile)
+    try:
+        context.load_cert_chain(certfile, keyfile, password)
+    except ssl.SSLError as exc:
+        of_key, of_certificate = os.fspath(keyfile or certfile), os.fspath(certfile)
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            text = f"the private key in {of_key} does not belong to the certificate in {of_certificate}"
+        elif not _has_block(certfile, b"CERTIFICATE"):
+            text = f"{of_certificate} has no certificate in PEM"
+        elif not _has_block(of_key, b"PRIVATE KEY"):
+            text = f"{of_key} has no private key in PEM"
+        elif _has_block(of_key, b"ENCRYPTED"):
+            text = f"the password does not open the private key in {of_key}"
+        else:
+            raise
+        raise ssl.SSLError(exc.errno, text) from exc
+
+
+def _has_block(path: PathType, kind: bytes) -> bool:
+    with open(path, "rb") as file:
+        return any(kind in line for line in file.read().splitlines() if line.startswith((b"-----BEGIN", b"Proc-Type")))
+
+
 def create_ssl_context(
     certfile: PathType,
     keyfile: PathType | None = None,
@@ -56,12 +90,19 @@ def create_ssl_context(
         ValueError: a number is not one of the ssl module.
     """
     context = ssl.SSLContext(ssl_version)
-    context.load_cert_chain(certfile, keyfile, password)
+    _load_certificate(context, certfile, keyfile, password)
     context.verify_mode = ssl.VerifyMode(cert_reqs)
     if ca_certs:
-        context.load_verify_locations(ca_certs)
+        _check_readable(ca_certs)
+        try:
+            context.load_verify_locations(ca_certs)
+        except ssl.SSLError as exc:
+            raise ssl.SSLError(exc.errno, f"{os.fspath(ca_certs)} has no certificate in PEM") from exc
     if ciphers:
-        context.set_ciphers(ciphers)
+        try:
+            context.set_ciphers(ciphers)
+        except ssl.SSLError as exc:
+            raise ssl.SSLError(exc.errno, f"OpenSSL knows no cipher of {ciphers!r}") from exc
     context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     return context
 

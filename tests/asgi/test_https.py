@@ -15,6 +15,8 @@ import pytest
 from support import KIND, ServerProcess
 from support.certificates import authority
 
+from bolide import Config
+
 pytestmark = pytest.mark.skipif(KIND != "bolide", reason="uvicorn has no such extension")
 
 QUIET = ("--lifespan", "off")
@@ -246,6 +248,25 @@ def test_workers_serve_https(files):
             assert ask(server.address)["scheme"] == "https"
 
 
+@pytest.mark.parametrize(
+    ("certificate", "more", "text"),
+    [
+        ("localhost.pem", {"ssl_keyfile": "example.org.key"}, "the private key in .* does not belong to the certific"),
+        ("localhost.pem", {}, "localhost.pem has no private key in PEM"),
+        ("localhost.key", {}, "localhost.key has no certificate in PEM"),
+        ("nothing.pem", {}, "No such file or directory: .*nothing.pem"),
+        ("localhost.pem", {"ssl_keyfile": "nothing.key"}, "No such file or directory: .*nothing.key"),
+        ("localhost.pem", {"ssl_keyfile": "localhost.key", "ssl_ca_certs": "nothing.pem"}, "directory: .*nothing.pem"),
+        ("localhost.pem", {"ssl_keyfile": "localhost.key", "ssl_ca_certs": "localhost.key"}, "has no certificate in"),
+        ("localhost.pem", {"ssl_keyfile": "localhost.key", "ssl_ciphers": "ROT13"}, "knows no cipher of 'ROT13'"),
+    ],
+)
+def test_what_is_wrong_with_files_is_said(files, certificate, more, text):
+    paths = {name: value if name == "ssl_ciphers" else files / value for name, value in more.items()}
+    with pytest.raises(OSError, match=text):
+        Config("tls_app:app", ssl_certfile=files / certificate, **paths).load_ssl()
+
+
 @pytest.mark.parametrize("missing", ["certificate", "key"])
 def test_files_that_cannot_be_loaded(files, missing):
     certificate, key = files / "localhost.pem", files / "localhost.key"
@@ -317,7 +338,7 @@ def test_a_key_with_another_password(locked):
     command = [sys.executable, "-m", "bolide", "tls_app:app", "--port", "0", *locked, "--ssl-keyfile-password", "no"]
     ended = subprocess.run(command, cwd=os.path.dirname(__file__), capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
-    assert "Error loading the certificates: " in ended.stderr and "Traceback" not in ended.stderr
+    assert f"the password does not open the private key in {locked[3]}" in ended.stderr
 
 
 def test_a_version_and_a_cipher(files):

@@ -213,6 +213,22 @@ def test_wrong_options_end_with_exit_code_2_and_name_the_fault(bolide, arguments
     assert arguments[-1].lstrip("-").split(":")[0] in command.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--port", "http"), "argument --port: 'http' is no whole number"),
+        (("--reload-delay", "soon"), "argument --reload-delay: 'soon' is no number"),
+        (("--wrokers", "2"), "unrecognized arguments: --wrokers 2 (did you mean --workers?)"),
+        (("--accesslog",), "unrecognized arguments: --accesslog (did you mean --access-log?)"),
+        (("--zzz=1",), "unrecognized arguments: --zzz=1"),
+    ],
+)
+def test_wrong_options_are_explained(bolide, arguments, text):
+    command = bolide("main:app", *arguments)
+    assert command.wait() == 2
+    assert command.stderr.endswith(f"bolide: error: {text}\n")
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--http2", None)])
 def test_unsupported_options_are_one_line_and_exit_code_2(bolide, flag, value):
     command = bolide("main:app", flag, *([value] if value else []))

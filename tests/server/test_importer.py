@@ -22,6 +22,26 @@ def test_the_form_is_checked(text):
         import_from_string(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("main.py", "main:app"),
+        ("main.py:make", "main:make"),
+        ("./main.py:app", "main:app"),
+        ("folder/main.py:app", "folder.main:app"),
+    ],
+)
+def test_a_file_in_place_of_a_module(text, meant):
+    with pytest.raises(ImportFromStringError, match=f'Did you mean "{meant}"'):
+        import_from_string(text)
+
+
+@pytest.mark.parametrize("text", ["./main:app", ".main:app", "folder/main:app"])
+def test_what_is_no_name_of_a_module(text):
+    with pytest.raises(ImportFromStringError, match="is not the name of a module"):
+        import_from_string(text)
+
+
 def test_a_missing_module_inside_the_module_is_its_own_error(tmp_path, monkeypatch):
     (tmp_path / "imports_missing.py").write_text("import surely_missing\n")
     monkeypatch.syspath_prepend(tmp_path)
