@@ -16,6 +16,7 @@ bool bolide_request_is_elsewhere(const bolide_request *r) {
     return owner != 0 && owner != PyThread_get_thread_ident();
 }
 
+/* The caller has the garbage collector track it, which lets others find it, once it can be used. */
 static bolide_request *request_new(bolide_server *server, bolide_conn *conn) {
     bolide_asgi_state *as = server->st->asgi;
     bolide_request *r = (bolide_request *)bolide_freelist_new(&as->free_requests, as->RequestType);
@@ -26,7 +27,6 @@ static bolide_request *request_new(bolide_server *server, bolide_conn *conn) {
     r->server = (bolide_server *)Py_NewRef(server);
     r->conn = conn;
     r->send = bolide_send;
-    PyObject_GC_Track((PyObject *)r);
     return r;
 }
 
@@ -370,6 +370,7 @@ static int on_head(bolide_conn *c, const bolide_head *head) {
     bolide_request *previous = c->request;
     c->request = r;
     r->conn = c;
+    PyObject_GC_Track((PyObject *)r);
     if (previous != NULL) {
         previous->conn = NULL; /* its response is complete; its task goes on */
         Py_DECREF(previous);

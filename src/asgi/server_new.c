@@ -260,6 +260,7 @@ PyObject *bolide_server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (s == NULL) {
         return NULL;
     }
+    PyObject_GC_UnTrack((PyObject *)s); /* else code that the arguments run could find it, and use it as it is */
     s->loop = (bolide_loop *)Py_NewRef(a.loop);
     s->st = st;
     s->pathsend = a.pathsend != 0;
@@ -272,5 +273,6 @@ PyObject *bolide_server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     }
     Py_DECREF(root_path);
+    PyObject_GC_Track((PyObject *)s);
     return (PyObject *)s;
 }

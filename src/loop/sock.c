@@ -395,6 +395,7 @@ static void keep_error(sock_op *op) {
     Py_XSETREF(op->error, value);
 }
 
+/* The caller has the garbage collector track it once it is complete. */
 static sock_op *new_op(bolide_loop *loop, sock_kind kind, PyObject *sock) {
     sock_op *op = PyObject_GC_New(sock_op, loop->st->SockOperationType);
     if (op == NULL) {
@@ -405,24 +406,15 @@ static sock_op *new_op(bolide_loop *loop, sock_kind kind, PyObject *sock) {
     op->sock = Py_NewRef(sock);
     op->kind = kind;
     op->fd = -1;
-    PyObject_GC_Track((PyObject *)op);
     if (check_socket(loop, sock) < 0) {
         keep_error(op);
     }
     return op;
 }
 
-static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    static const char *const wanted[] = {"sock", "n"};
-    PyObject *values[2];
-    if (bolide_arguments("sock_recv", wanted, 2, args, nargs, names, values) < 0) {
-        return NULL;
-    }
-    sock_op *op = new_op((bolide_loop *)self, SOCK_RECV, values[0]);
-    if (op == NULL || op->error != NULL) {
-        return (PyObject *)op;
-    }
-    PyObject *index = PyNumber_Index(values[1]);
+/* op->size of a number, which may be any object; or op->error. */
+static void read_size(sock_op *op, PyObject *number) {
+    PyObject *index = PyNumber_Index(number);
     Py_ssize_t size = index != NULL ? PyLong_AsSsize_t(index) : -1;
     Py_XDECREF(index);
     if (size < 0) {
@@ -432,6 +424,22 @@ static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nar
         keep_error(op);
     }
     op->size = size < RECV_MAX ? size : RECV_MAX;
+}
+
+static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const wanted[] = {"sock", "n"};
+    PyObject *values[2];
+    if (bolide_arguments("sock_recv", wanted, 2, args, nargs, names, values) < 0) {
+        return NULL;
+    }
+    sock_op *op = new_op((bolide_loop *)self, SOCK_RECV, values[0]);
+    if (op == NULL) {
+        return NULL;
+    }
+    if (op->error == NULL) {
+        read_size(op, values[1]);
+    }
+    PyObject_GC_Track((PyObject *)op);
     return (PyObject *)op;
 }
 
@@ -444,6 +452,9 @@ static PyObject *buffer_op(PyObject *self, PyObject *sock, PyObject *buffer, soc
                          Py_TYPE(buffer)->tp_name);
         }
         keep_error(op);
+    }
+    if (op != NULL) {
+        PyObject_GC_Track((PyObject *)op);
     }
     return (PyObject *)op;
 }

@@ -100,12 +100,12 @@ static PyObject *make_datagram_transport(PyObject *self, PyObject *args, PyObjec
     t->low_water = BOLIDE_DATAGRAM_HIGH_WATER / 4;
     t->context = PyContext_CopyCurrent();
     t->queue = PyList_New(0);
-    PyObject_GC_Track((PyObject *)t);
     if (t->context == NULL || t->queue == NULL || fill_extra(t, extra) < 0 || bolide_datagram_open(t) < 0) {
         t->flags |= BOLIDE_DATAGRAM_CLOSING;
         Py_DECREF(t);
         return NULL;
     }
+    PyObject_GC_Track((PyObject *)t); /* now that those who find it may use it */
     PyObject *method = PyObject_GetAttrString((PyObject *)t, "_start");
     if (method == NULL || bolide_watchers_set_transport(loop, fd, (PyObject *)t) < 0 ||
         bolide_loop_schedule(loop, method, NULL, 0, NULL) < 0) {

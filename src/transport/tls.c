@@ -266,11 +266,11 @@ static bolide_tls *tls_new(bolide_loop *loop, const bolide_tls_options *options)
     tls->read_high = BOLIDE_TLS_READ_HIGH_WATER;
     tls->read_low = BOLIDE_TLS_READ_HIGH_WATER / 4;
     tls->since = uv_hrtime();
-    PyObject_GC_Track((PyObject *)tls);
     if (bolide_ssl_wrap(tls, shared, options) < 0) {
         Py_DECREF(tls);
         return NULL;
     }
+    PyObject_GC_Track((PyObject *)tls);
     return tls;
 }
 

@@ -577,6 +577,7 @@ int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol) {
     return 0;
 }
 
+/* The garbage collector does not track it yet: who finds an object there may call its methods. */
 static bolide_transport *allocate(bolide_loop *loop, PyObject *protocol, PyObject *server, PyObject *extra) {
     bolide_state *st = loop->st;
     bolide_transport *t = PyObject_GC_New(bolide_transport, st->StreamTransportType);
@@ -589,7 +590,6 @@ static bolide_transport *allocate(bolide_loop *loop, PyObject *protocol, PyObjec
     t->server = server != NULL && server != Py_None ? Py_NewRef(server) : NULL;
     t->resource.traverse = resource_traverse;
     t->resource.close = resource_close;
-    PyObject_GC_Track((PyObject *)t);
     t->context = PyContext_CopyCurrent();
     if (t->context == NULL || bolide_transport_set_protocol(t, protocol) < 0) {
         goto fail;
@@ -668,6 +668,7 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
     t->water = *t->stream.water;
     t->stream.water = &t->water;
     bolide_resource_add(loop, &t->resource);
+    PyObject_GC_Track((PyObject *)t);
     Py_INCREF(t); /* the loop's; on_close drops it */
     status = bolide_stream_open(&t->stream, stream_fd);
     if (status == 0) {

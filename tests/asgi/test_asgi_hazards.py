@@ -432,6 +432,64 @@ def test_a_result_of_tls_extension_that_closes_the_connection():
     )
 
 
+@pytest.mark.parametrize("call", ["shutdown()", "wait_closed()", "abort()", "listen(listening)"])
+def test_a_server_is_not_found_before_it_is_made(call):
+    """By way of the garbage collector, of all that refers to its loop."""
+    run_server(
+        f"""
+        async def app(scope, receive, send):
+            await finish(send)
+        class Limit:
+            def __index__(self):
+                for found in gc.get_referrers(loop):
+                    if isinstance(found, Server):
+                        found.{call}
+                return 5
+        def headers():
+            Limit().__index__()
+            yield b"x", b"y"
+        server = Server(loop, app, limit_concurrency=Limit(), limit_max_body=Limit(), headers=headers())
+        assert server in gc.get_referrers(loop)
+        loop.close()
+        """,
+        run="",
+    )
+
+
+@pytest.mark.parametrize("request_name", ["GET", "UPGRADE"])
+def test_a_request_is_not_found_before_its_head_is_complete(request_name):
+    run_server(
+        f"""
+        from support.certificates import authority
+        async def app(scope, receive, send):
+            if scope["type"] == "websocket":
+                await receive()
+                await send({{"type": "websocket.close"}})
+            else:
+                await finish(send)
+        def extension(ssl_object):
+            for found in gc.get_objects():
+                if type(found).__name__ == "Send":
+                    found({{"type": "websocket.accept"}} if {request_name!r} == "UPGRADE" else HEAD)
+            return {{}}
+        server = Server(loop, app, tls_extension=extension)
+        server.listen(listening, ssl_context=authority().server())
+        async def main():
+            reader, writer = await asyncio.open_connection(
+                *listening.getsockname(), ssl=authority().client(), server_hostname="localhost"
+            )
+            writer.write({request_name})
+            expected = b"403" if {request_name!r} == "UPGRADE" else b"200"
+            assert expected in await reader.readline()
+            writer.close()
+        loop.run_until_complete(asyncio.wait_for(main(), 20))
+        server.abort()
+        loop.close()
+        """,
+        run="",
+    )
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_monkey_as_the_application(seed, tmp_path):
     """A failure names the seed; BOLIDE_MONKEY_SECONDS gives it more time."""

@@ -174,6 +174,44 @@ async def test_the_buffer_of_a_buffered_protocol_is_free_after_the_end():
 
 
 @only_bolide
+@pytest.mark.parametrize("call", ["abort()", "close()"])
+@pytest.mark.parametrize("kind", ["socket", "datagram"])
+def test_a_transport_is_not_found_before_it_is_made(kind, call):
+    """By way of the garbage collector, of all that refers to its loop."""
+    run_script(
+        f"""
+        loop = new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        def find():
+            return [found for found in gc.get_referrers(loop) if isinstance(found, asyncio.BaseTransport)]
+        def play():
+            for found in find():
+                found.{call}
+        class Protocol(asyncio.Protocol):
+            @property
+            def __class__(self):
+                play()
+                return asyncio.Protocol
+        class Extra:
+            def keys(self):
+                play()
+                return ["key"]
+            def __getitem__(self, key):
+                return "value"
+        ours, peer = socket.socketpair(type=socket.SOCK_STREAM if {kind!r} == "socket" else socket.SOCK_DGRAM)
+        ours.setblocking(False)
+        transport = loop._make_{kind}_transport(ours, Protocol(), extra=Extra())
+        assert find() == [transport]
+        assert transport.get_extra_info("key") == "value"
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        """,
+        options=("-W", "ignore"),
+    )
+
+
+@only_bolide
 def test_a_timeout_whose_conversion_closes_the_connection():
     run_script(
         """
