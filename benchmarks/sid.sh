@@ -14,12 +14,13 @@ fail() {
 [ "$(id -u)" = 0 ] || fail "a chroot needs root"
 [ -x "$root/usr/bin/python$version" ] || fail "there is no CPython $version in $root; make test-sid makes the root"
 
-# A tree of its own, so that a test run beside this one does not change what is measured.
+# A tree of its own, so that a test run beside this one does not change what is measured. Its files are new each time
+# (-m), else what another checkout has built there could pass for up to date.
 tree=$root/srv/bolide-benchmarks
 mkdir -p "$tree"
 find "$tree" -mindepth 1 -maxdepth 1 ! -name build ! -name third_party -exec rm -rf {} +
 tar -cf - --exclude=./build --exclude=./dist --exclude=./third_party --exclude='./.venv*' --exclude=./.git \
-    --exclude='*.so' --exclude=__pycache__ --exclude=./benchmarks/out . | tar -xf - -C "$tree"
+    --exclude='*.so' --exclude=__pycache__ --exclude=./benchmarks/out . | tar -xmf - -C "$tree"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 for file in /etc/apt/apt.conf.d/*proxy* /etc/apt/apt.conf.d/*registry*; do
     [ ! -f "$file" ] || cp "$file" "$root/etc/apt/apt.conf.d/"

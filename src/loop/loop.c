@@ -344,6 +344,11 @@ static void run_events(bolide_loop *loop) {
 }
 
 void bolide_loop_turns(bolide_loop *loop) {
+    /* Not before, as nothing but the collector would end a cycle of the loop with itself. */
+    loop->keywords = Py_BuildValue("{O:O}", loop->st->str_loop, (PyObject *)loop);
+    if (loop->keywords == NULL) {
+        PyErr_Clear(); /* it is a matter of speed only */
+    }
     loop->running = true;
     loop->polls_skipped = SKIP_TURNS;
     loop->thread_id = PyThread_get_thread_ident();
@@ -358,6 +363,7 @@ void bolide_loop_turns(bolide_loop *loop) {
     loop->stopping = false;
     loop->running = false;
     loop->thread_id = 0;
+    Py_CLEAR(loop->keywords);
 }
 
 /* --- scheduling ------------------------------------------------------------------------------- */
@@ -382,10 +388,20 @@ int bolide_loop_schedule(bolide_loop *loop, PyObject *callback, PyObject *const 
     return handle == NULL ? -1 : 0;
 }
 
+PyObject *bolide_loop_make(bolide_loop *loop, PyObject *type, PyObject *arg) {
+    if (loop->keywords == NULL) {
+        PyObject *argv[] = {NULL, arg != NULL ? arg : (PyObject *)loop, (PyObject *)loop};
+        size_t count = arg != NULL ? 1 : 0;
+        return PyObject_Vectorcall(type, argv + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, loop->st->loop_names);
+    }
+    PyObject *args = arg != NULL ? PyTuple_Pack(1, arg) : PyTuple_New(0);
+    PyObject *made = args != NULL ? PyObject_Call(type, args, loop->keywords) : NULL;
+    Py_XDECREF(args);
+    return made;
+}
+
 PyObject *bolide_loop_create_future(bolide_loop *loop) {
-    bolide_state *st = loop->st;
-    PyObject *args[2] = {NULL, (PyObject *)loop};
-    return PyObject_Vectorcall(st->asyncio_Future, args + 1, PY_VECTORCALL_ARGUMENTS_OFFSET, st->loop_names);
+    return bolide_loop_make(loop, loop->st->asyncio_Future, NULL);
 }
 
 PyObject *bolide_loop_push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs,

@@ -63,6 +63,7 @@ typedef struct bolide_loop {
 
     bolide_watchers watchers; /* add_reader/add_writer */
     PyObject *task_factory;   /* loop.set_task_factory(), NULL or None: none */
+    PyObject *keywords;       /* {"loop": self} while it runs, else NULL: see bolide_loop_make() */
     double slow_callback;     /* loop.slow_callback_duration, seconds (debug mode) */
 
     bolide_resource resources; /* head of the list of open resources */
@@ -133,6 +134,10 @@ PyObject *bolide_loop_call_later(bolide_loop *loop, double seconds, PyObject *ca
 
 /* handle.cancel() */
 void bolide_loop_cancel(PyObject *handle);
+
+/* type(arg, loop=loop), or type(loop=loop) where `arg` is NULL, for asyncio.Task and asyncio.Future. Neither has a
+ * vectorcall, so that a keyword given one by one would be put into a new dict each time. New reference or NULL. */
+PyObject *bolide_loop_make(bolide_loop *loop, PyObject *type, PyObject *arg);
 
 /* asyncio.Future(loop=loop). New reference or NULL. */
 PyObject *bolide_loop_create_future(bolide_loop *loop);

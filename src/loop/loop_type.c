@@ -249,17 +249,18 @@ static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t n
         return NULL;
     }
     PyObject *class = PyDict_GetItemWithError(st->asyncio_tasks, st->str_Task);
+    if (class == st->asyncio_Task && count == 0) {
+        return bolide_loop_make(loop, class, args[0]);
+    }
     PyObject *argv[8] = {NULL, args[0], self};
-    PyObject *all = class == NULL ? NULL : count == 0 ? Py_NewRef(st->loop_names) : PyTuple_New(count + 1);
+    PyObject *all = class != NULL ? PyTuple_New(count + 1) : NULL;
     if (all == NULL) {
         if (class == NULL && !PyErr_Occurred()) {
             PyErr_SetString(PyExc_AttributeError, "module 'asyncio.tasks' has no attribute 'Task'");
         }
         return NULL;
     }
-    if (count > 0) {
-        PyTuple_SET_ITEM(all, 0, Py_NewRef(st->str_loop));
-    }
+    PyTuple_SET_ITEM(all, 0, Py_NewRef(st->str_loop));
     for (Py_ssize_t i = 0; i < count; i++) {
         PyTuple_SET_ITEM(all, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
         argv[3 + i] = args[1 + i];
@@ -452,6 +453,7 @@ static int loop_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(loop->fatal);
     Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->keywords);
     for (size_t i = loop->ready.head; i != loop->ready.tail; i++) {
         VISIT_HANDLE(loop->ready.slots[i & loop->ready.mask]);
     }
@@ -472,6 +474,7 @@ static int loop_clear(PyObject *self) {
     bolide_loop_teardown(loop);
     Py_CLEAR(loop->fatal);
     Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->keywords);
     return 0;
 }
 
