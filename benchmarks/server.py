@@ -49,6 +49,7 @@ class Row:
     connections: int | None = None  # that are active; None: as the options say
     idle: int = 0  # further connections that had one request and do nothing
     limit: bool = False  # the floor knows this work
+    answer: int | None = None  # bytes of the answer's body, for the floor; None: as the raw application has
     alone: bool = False  # worth knowing what the application costs by itself
     # The most that bolide may cost, relative to a peer.
     targets: dict[str, float] = field(default_factory=dict)
@@ -68,7 +69,7 @@ ROWS = {
         "POST 1 KiB echo", "raw:echo", method="POST", size=1024, targets={"uvicorn": 0.36, "uvicorn-zig": 0.50}
     ),
     "post256k": Row("POST 256 KiB echo", "raw:echo", method="POST", size=256 * 1024, targets={"uvicorn": 0.75}),
-    "body1m": Row("1 MiB body", "raw:mebibyte", targets={"uvicorn": 0.70}),
+    "body1m": Row("1 MiB body", "raw:mebibyte", limit=True, answer=1024 * 1024, targets={"uvicorn": 0.70}),
     "streamed": Row("16 x 16 KiB streamed", "raw:streamed", targets={"uvicorn": 0.60, "uvicorn-zig": 0.50}),
     "pipelined": Row("raw, 16 requests pipelined", "raw:hello", pipeline=16, limit=True),
     "close": Row("raw, Connection: close", "raw:hello", style="close"),
@@ -192,7 +193,7 @@ class Contestants:
         if row.kind == "http-open" and server != "granian":
             options += ["--timeout-keep-alive", "60"]  # the first must not end before the last is open
         if server == "limit":
-            return [str(self.limit), "127.0.0.1", str(port)]
+            return [str(self.limit), "127.0.0.1", str(port), *([] if row.answer is None else [str(row.answer)])]
         if server in ("bolide", "baseline"):
             return [python, "-m", "bolide", row.app, *options, "--no-access-log"]
         if server.startswith("uvicorn"):

@@ -6,7 +6,10 @@
  * loop's turn, so that a client with many connections is woken once for many answers. There is no Python here: what
  * bolide costs above this program is the price of the application, of ASGI, and of bolide itself.
  *
- * Usage: limit HOST PORT
+ * With BYTES it answers with so many zero bytes instead, by reference: what the socket does not take at once waits in
+ * libuv. As with bolide, the kernel's send buffer is bounded for a large body.
+ *
+ * Usage: limit HOST PORT [BYTES]
  */
 #include <llhttp.h>
 #include <signal.h>
@@ -22,6 +25,7 @@ enum {
     BATCH = 64,               /* answers that stand ready, one behind the other, for a pipelining client */
     MAX_HEADERS = 64,         /* header pairs kept of one request */
     BACKLOG = 2048,
+    SEND_BUFFER = 262144, /* bytes; bolide's for a peer on the same machine */
 };
 
 /* A piece of the read buffer; valid while the parser runs over it. */
@@ -48,7 +52,9 @@ typedef struct {
     uv_timer_t clock;           /* renders the answers anew each second, for the Date header */
     llhttp_settings_t settings; /* the parser's callbacks, the same for all connections */
     char *batch;                /* BATCH answers in a row */
-    size_t answer_length;       /* bytes of one answer */
+    size_t answer_length;       /* bytes of one answer, or of its head if there is a body */
+    char *body;                 /* zero bytes that follow the head, or NULL: it is in the answer */
+    size_t body_length;         /* their number */
     char read_buffer[READ_BUFFER_SIZE];
     span_t url;                 /* of the request being parsed */
     span_t names[MAX_HEADERS];  /* likewise */
@@ -62,7 +68,7 @@ typedef struct {
 typedef struct {
     uv_write_t request;
     bool close;   /* close the connection when it is done */
-    char bytes[]; /* what is left to send */
+    char bytes[]; /* what is left to send, less the body */
 } late_write_t;
 
 static void check(int rc, const char *what) {
@@ -79,15 +85,16 @@ static void render(server_t *server) {
     time_t now = time(NULL);
     gmtime_r(&now, &utc);
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &utc);
-    int length = snprintf(answer, sizeof(answer),
-                          "HTTP/1.1 200 OK\r\n"
-                          "date: %s\r\n"
-                          "server: bolide\r\n"
-                          "content-length: 13\r\n"
-                          "content-type: text/plain; charset=utf-8\r\n"
-                          "\r\n"
-                          "Hello, world!",
-                          date);
+    int length =
+        snprintf(answer, sizeof(answer),
+                 "HTTP/1.1 200 OK\r\n"
+                 "date: %s\r\n"
+                 "server: bolide\r\n"
+                 "content-length: %zu\r\n"
+                 "content-type: text/plain; charset=utf-8\r\n"
+                 "\r\n"
+                 "%s",
+                 date, server->body != NULL ? server->body_length : 13, server->body != NULL ? "" : "Hello, world!");
     server->answer_length = (size_t)length;
     for (size_t i = 0; i < BATCH; i++) {
         memcpy(server->batch + i * server->answer_length, answer, server->answer_length);
@@ -201,7 +208,58 @@ static int answer_batch(connection_t *connection, unsigned count, bool close) {
     return 0;
 }
 
+/* Queue what the socket would not take of the head and the body, which follow each other in `rest`. Returns 0 or a
+ * negative uv code. */
+static int write_rest(connection_t *connection, uv_buf_t rest[2], bool close) {
+    late_write_t *late = malloc(sizeof(*late) + rest[0].len);
+    if (late == NULL) {
+        return UV_ENOMEM;
+    }
+    late->close = close;
+    memcpy(late->bytes, rest[0].base, rest[0].len);
+    rest[0].base = late->bytes;
+    unsigned skipped = rest[0].len > 0 ? 0 : 1;
+    uv_stream_t *stream = (uv_stream_t *)&connection->tcp;
+    int rc = uv_write(&late->request, stream, rest + skipped, 2 - skipped, on_late_write);
+    if (rc < 0) {
+        free(late);
+    }
+    return rc;
+}
+
+/* Answer one request with the head and the body. Returns 0 or a negative uv code. */
+static int answer_with_body(connection_t *connection, bool close) {
+    server_t *server = connection->tcp.loop->data;
+    uv_buf_t parts[2] = {uv_buf_init(server->batch, (unsigned)server->answer_length),
+                         uv_buf_init(server->body, (unsigned)server->body_length)};
+    int written = uv_try_write((uv_stream_t *)&connection->tcp, parts, 2);
+    if (written < 0 && written != UV_EAGAIN) {
+        return written;
+    }
+    size_t left = written < 0 ? 0 : (size_t)written;
+    for (int i = 0; i < 2; i++) {
+        size_t sent = left < parts[i].len ? left : parts[i].len;
+        parts[i] = uv_buf_init(parts[i].base + sent, (unsigned)(parts[i].len - sent));
+        left -= sent;
+    }
+    if (parts[1].len > 0) {
+        return write_rest(connection, parts, close);
+    }
+    if (close) {
+        close_connection(connection);
+    }
+    return 0;
+}
+
 static void answer(connection_t *connection) {
+    const server_t *server = connection->tcp.loop->data;
+    while (server->body != NULL && connection->answers > 0) {
+        connection->answers--;
+        if (answer_with_body(connection, connection->close && connection->answers == 0) < 0) {
+            close_connection(connection);
+            return;
+        }
+    }
     while (connection->answers > 0) {
         unsigned count = connection->answers < BATCH ? connection->answers : BATCH;
         connection->answers -= count;
@@ -267,6 +325,11 @@ static void on_connection(uv_stream_t *listener, int status) {
     if (uv_accept(listener, (uv_stream_t *)&connection->tcp) < 0 || uv_tcp_nodelay(&connection->tcp, 1) < 0 ||
         uv_read_start((uv_stream_t *)&connection->tcp, on_alloc, on_read) < 0) {
         close_connection(connection);
+        return;
+    }
+    int size = SEND_BUFFER;
+    if (server->body_length > SEND_BUFFER) {
+        uv_send_buffer_size((uv_handle_t *)&connection->tcp, &size);
     }
 }
 
@@ -305,8 +368,8 @@ static void set_up(server_t *server, const char *host, int port) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) {
-        fprintf(stderr, "usage: limit HOST PORT\n");
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: limit HOST PORT [BYTES]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
@@ -317,8 +380,11 @@ int main(int argc, char **argv) {
         return 1;
     }
     server->batch = batch;
+    server->body_length = argc == 4 ? strtoul(argv[3], NULL, 10) : 0;
+    server->body = server->body_length > 0 ? calloc(1, server->body_length) : NULL;
     set_up(server, argv[1], atoi(argv[2]));
     uv_run(&server->loop, UV_RUN_DEFAULT);
+    free(server->body);
     free(batch);
     free(server);
     return 0;
