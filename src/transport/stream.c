@@ -16,7 +16,7 @@
 #define TRUSTED_STEPS 128
 /* What one stream writes of a block in a turn. Besides being fair, this is cheaper than all of a large body at once:
  * the peer takes out what was written while its pages are in the cache. */
-#define FLUSH_QUANTUM (256 * 1024)
+#define FLUSH_QUANTUM (512 * 1024)
 
 #ifdef MSG_NOSIGNAL
 #define SEND_FLAGS (MSG_NOSIGNAL | MSG_DONTWAIT)
