@@ -5,7 +5,7 @@
  * queueing output on the connection's stream and calling bolide_conn_finish().
  *
  * Memory belongs to the busy: an idle connection is this struct and nothing else. The head of a request is parsed in
- * place, in the loop's read buffer; only a head that comes in several reads is kept aside. */
+ * place, in the turn's batch or the loop's read buffer; only a head that comes in several reads is kept aside. */
 #ifndef BOLIDE_HTTP_CONNECTION_H
 #define BOLIDE_HTTP_CONNECTION_H
 

@@ -14,8 +14,8 @@
 /* A step that takes longer makes the steps that follow suspect of the same, until so many in a row were quick. */
 #define SLOW_STEP_NS  1000000
 #define TRUSTED_STEPS 128
-/* What one stream writes of a block in a turn. Besides being fair, this is cheaper than all of a large body at once:
- * the peer takes out what was written while its pages are in the cache. */
+/* What one stream writes of a block in a turn, to be fair: as much as the kernel takes at once where the send buffer is
+ * bounded to 256 KiB, which it doubles. */
 #define FLUSH_QUANTUM (512 * 1024)
 
 #ifdef MSG_NOSIGNAL
