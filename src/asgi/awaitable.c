@@ -138,7 +138,12 @@ static void set_callback(bolide_awaitable *a, PyObject *callback, PyObject *cont
 
 /* What is to be called. New reference, NULL with MemoryError set. */
 static PyObject *get_callback(const bolide_awaitable *a) {
-    return a->bare ? PyCFunction_New(bolide_asgi_of(a->request)->wakeup, a->callback) : Py_NewRef(a->callback);
+    PyObject *callback = Py_NewRef(a->callback);
+    if (a->bare) {
+        /* Where this runs the garbage collector, a finalizer may end the wait. */
+        Py_SETREF(callback, PyCFunction_New(bolide_asgi_of(a->request)->wakeup, callback));
+    }
+    return callback;
 }
 
 static void forget_recent(bolide_awaitable *a) {
@@ -351,10 +356,15 @@ static int schedule(bolide_awaitable *a, PyObject *callback, PyObject *context) 
 
 /* The wait is over: let the task go on. 0, or -1 with an exception set. */
 static int complete(bolide_awaitable *a, int state) {
-    PyObject *callback = NULL, *kept = a->callback, *context = a->context;
-    if (kept != NULL && (callback = get_callback(a)) == NULL) {
+    PyObject *callback = NULL;
+    if (a->callback != NULL && (callback = get_callback(a)) == NULL) {
         return -1;
     }
+    if (a->state != AWAIT_WAITING) {
+        Py_XDECREF(callback);
+        return 0;
+    }
+    PyObject *kept = a->callback, *context = a->context;
     a->state = (uint8_t)state;
     forget_recent(a);
     a->callback = a->context = NULL;

@@ -68,7 +68,8 @@ void bolide_scope_learn(bolide_server *server, PyObject *scope) {
     if (added > SPARE_KEYS_MAX || (server->ws_added_keys >= 0 && added <= server->ws_added_keys)) {
         return;
     }
-    PyObject *template = bolide_template_new(server->ws_scope, added);
+    PyObject *before = Py_NewRef(server->ws_scope), *template = bolide_template_new(before, added);
+    Py_DECREF(before);
     if (template == NULL) {
         PyErr_Clear();
         return;

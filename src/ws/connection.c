@@ -368,7 +368,11 @@ int bolide_ws_start(bolide_conn *c, const bolide_deflate_params *deflate) {
         return -1;
     }
     bolide_conn_upgrade(c, &stream_ops);
-    bolide_ws_of(c)->deflate = agreed;
+    if (bolide_ws_is_upgraded(c)) {
+        bolide_ws_of(c)->deflate = agreed;
+    } else {
+        bolide_deflate_free(agreed); /* it has freed objects whose finalizers may end the connection */
+    }
     return 0;
 }
 

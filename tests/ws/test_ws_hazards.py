@@ -152,3 +152,43 @@ def test_a_text_that_acts_at_its_end(prank, size):
             assert not play
         """
     )
+
+
+@pytest.mark.parametrize("prank", ["shutdown", "drop_connections"])
+def test_what_the_handshake_frees_ends_the_connection(prank):
+    """The result of tls_extension is kept for further requests, of which an open WebSocket has none."""
+    run_server(
+        f"""
+        from support.certificates import authority
+        class Extension(dict):
+            def __del__(self):
+                if play:
+                    play.pop()()
+        play = []
+        async def app(scope, receive, send):
+            if scope["type"] == "http":
+                await finish(send)
+                return
+            await receive()
+            play.append(server.{prank})
+            with contextlib.suppress(OSError):
+                await send({{"type": "websocket.accept"}})
+                await send({{"type": "websocket.send", "text": "x" * 1000}})
+        server = Server(loop, app, tls_extension=lambda ssl_object: Extension())
+        server.listen(listening, ssl_context=authority().server())
+        async def main():
+            options = {{"ssl": authority().client(), "server_hostname": "localhost"}}
+            opened = [await asyncio.open_connection(*listening.getsockname(), **options) for _ in range(4)]
+            for (reader, writer), request in zip(opened, [UPGRADE, GET, GET, GET]):
+                writer.write(request)
+                with contextlib.suppress(OSError):
+                    await reader.readline()
+                writer.transport.abort()
+            assert not play
+        loop.run_until_complete(asyncio.wait_for(main(), 20))
+        server.abort()
+        loop.run_until_complete(asyncio.wait_for(server.wait_closed(), 20))
+        loop.close()
+        """,
+        run="",
+    )
