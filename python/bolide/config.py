@@ -1,23 +1,20 @@
 """What a server is told: the application, where it listens, its limits and its logs."""
 
 import asyncio
-import copy
-import json
 import logging
-import logging.config
 import os
 import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from configparser import RawConfigParser
-from typing import IO, Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from bolide._types import ASGI3App
 from bolide.accesslog import check_format
 from bolide.application import ApplicationError, interface_of, make_application, resolve_interface, wrap_application
 from bolide.importer import ImportFromStringError, import_from_string
-from bolide.logging import LOG_LEVELS, LOGGING_CONFIG, TRACE, styled
+from bolide.logconfig import LogConfig, configure_logging, describe_strays
+from bolide.logging import LOG_LEVELS, LOGGING_CONFIG, styled
 from bolide.sockets import Address, BindError, TCPOptions, parse_address
 from bolide.tls import TLSExtension, choose_by_name, create_ssl_context, parse_named_certificate
 
@@ -181,7 +178,7 @@ class Config:
         ws_per_message_deflate: bool = True,
         lifespan: LifespanType = "auto",
         env_file: PathType | None = None,
-        log_config: dict[str, Any] | PathType | RawConfigParser | IO[Any] | None = LOGGING_CONFIG,
+        log_config: LogConfig = LOGGING_CONFIG,
         log_level: str | int | None = None,
         access_log: bool = True,
         use_colors: bool | None = None,
@@ -404,42 +401,9 @@ class Config:
             ValueError: its content is no logging configuration.
             ImportError: it is YAML and PyYAML is not installed.
         """
-        logging.addLevelName(TRACE, "TRACE")
-        if self.log_format not in ("text", "json"):
-            raise ValueError(f"log_format is text or json, not {self.log_format!r}")
-        if self.log_format == "json":
-            self._set_formatters({"()": "bolide.logging.JSONFormatter"})
-        if isinstance(self.log_config, dict):
-            if self.use_colors is not None:
-                self.log_config = copy.deepcopy(self.log_config)
-                for name in ("default", "access"):
-                    formatter = self.log_config.get("formatters", {}).get(name)
-                    if formatter is not None and self.log_format == "text":
-                        formatter["use_colors"] = self.use_colors
-            logging.config.dictConfig(self.log_config)
-        elif isinstance(self.log_config, str | os.PathLike):
-            _load_log_config(os.fspath(self.log_config))
-        elif self.log_config is not None:
-            logging.config.fileConfig(self.log_config, disable_existing_loggers=False)
-
-        if self.log_level is not None:
-            level = self.log_level
-            if isinstance(level, str):
-                if level.lower() not in LOG_LEVELS:
-                    raise ValueError(f"log_level is one of {', '.join(LOG_LEVELS)}, not {level!r}")
-                level = LOG_LEVELS[level.lower()]
-            for name in ("bolide.error", "bolide.access", "bolide.asgi"):
-                logging.getLogger(name).setLevel(level)
-        if not self.access_log:
-            access = logging.getLogger("bolide.access")
-            access.handlers = []
-            access.propagate = False
-
-    def _set_formatters(self, formatter: dict[str, Any]) -> None:
-        if not isinstance(self.log_config, dict) or not {"default", "access"} <= self.log_config["formatters"].keys():
-            raise ValueError("log_format has no effect with a log_config of your own: it names its formatters itself")
-        self.log_config = copy.deepcopy(self.log_config)
-        self.log_config["formatters"].update(default=formatter, access=formatter)
+        self.log_config = configure_logging(
+            self.log_config, self.log_level, self.access_log, self.use_colors, self.log_format
+        )
 
     def load_app(self) -> Any:
         """The object that `app` names, imported.
@@ -469,6 +433,9 @@ class Config:
             interface = interface_of(app, self.app) if self.interface == "auto" else self.interface
         except ApplicationError as exc:
             exit_with_error(exc, LOAD_FAILURE)
+        strays = describe_strays()
+        if strays:
+            logger.warning("%s", strays)
         self.interface = interface
         self.loaded_app = wrap_application(app, interface)
         if self.is_ssl:
@@ -594,26 +561,6 @@ def _unsupported_options(config: Config) -> Mapping[str, bool]:
         "http2": config.http2,
         "threads": config.threads > 1 and "t" in sys.abiflags,
     }
-
-
-def _load_log_config(path: str) -> None:
-    if path.endswith(".json"):
-        with open(path, encoding="utf-8") as file:
-            logging.config.dictConfig(json.load(file))
-    elif path.endswith(".toml"):
-        import tomllib
-
-        with open(path, "rb") as binary:
-            logging.config.dictConfig(tomllib.load(binary))
-    elif path.endswith((".yaml", ".yml")):
-        try:
-            import yaml
-        except ImportError as exc:
-            raise ImportError("a logging configuration in YAML needs the package PyYAML") from exc
-        with open(path, encoding="utf-8") as file:
-            logging.config.dictConfig(yaml.safe_load(file))
-    else:
-        logging.config.fileConfig(path, disable_existing_loggers=False)
 
 
 def _encode_header(name: str, value: str) -> tuple[bytes, bytes]:

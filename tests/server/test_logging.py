@@ -258,3 +258,106 @@ def test_what_is_logged_of_a_request_sees_its_context_variables(write, serve, cl
     with pytest.raises(httpx.RemoteProtocolError):
         client.get(f"{url}{path}/cut")
     command.wait_for(rf"\[{path}/cut\] ASGI callable returned without completing response.")
+
+
+FOR_UVICORN = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "one": {"()": "uvicorn.logging.DefaultFormatter", "fmt": "one %(message)s"},
+        "two": {"()": "uvicorn.logging.AccessFormatter", "fmt": "two %(request_line)s %(status_code)s"},
+    },
+    "handlers": {
+        "one": {"class": "logging.StreamHandler", "formatter": "one"},
+        "two": {"class": "logging.StreamHandler", "formatter": "two"},
+    },
+    "loggers": {
+        "uvicorn": {"handlers": ["one"], "level": "INFO"},
+        "uvicorn.access": {"handlers": ["two"], "level": "INFO", "propagate": False},
+    },
+}
+FOR_UVICORN_INI = """\
+[loggers]
+keys = root, one, two
+[handlers]
+keys = one, two
+[formatters]
+keys = one, two
+[logger_root]
+handlers =
+[logger_one]
+qualname = uvicorn
+handlers = one
+level = INFO
+[logger_two]
+qualname = uvicorn.access
+handlers = two
+level = INFO
+propagate = 0
+[handler_one]
+class = StreamHandler
+formatter = one
+args = ()
+[handler_two]
+class = StreamHandler
+formatter = two
+args = ()
+[formatter_one]
+class = uvicorn.logging.DefaultFormatter
+format = one %(message)s
+[formatter_two]
+class = uvicorn.logging.AccessFormatter
+format = two %(request_line)s %(status_code)s
+"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("log.json", json.dumps(FOR_UVICORN)), ("log.ini", FOR_UVICORN_INI)])
+def test_a_configuration_of_uvicorns_loggers_is_taken_as_ours(write, serve, client, name, text):
+    write(name, text)
+    command, url = serve("main:app", "--log-config", name)
+    client.get(f"{url}/path")
+    command.wait_for("two GET /path HTTP/1.1 200 OK")
+    assert command.stop() == 0
+    assert "one Finished server process" in command.stderr
+
+
+STRAY_APP = """
+import logging
+from main import app
+
+handler = logging.StreamHandler()
+for name in {names}:
+    logging.getLogger(name).addFilter(lambda record: True)
+    logging.getLogger(name).addHandler(handler)
+"""
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_code_that_configures_uvicorns_loggers_is_told_of_ours(write, serve, both):
+    write("stray.py", STRAY_APP.format(names=["uvicorn.access", *(["bolide.access"] if both else [])]))
+    command, _ = serve("stray:app")
+    assert command.stop() == 0
+    told = "The application configures the log uvicorn.access: bolide logs to bolide.access."
+    assert (told in command.stderr) is not both
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.json", "{"),
+        ("log.json", "[]"),
+        ("log.yaml", "a: b: c"),
+        ("log.yaml", ""),
+        ("log.toml", "a"),
+        ("log.ini", ""),
+        ("log.ini", "text"),
+        ("log.ini", "[loggers]\nkeys=root\n"),
+    ],
+)
+def test_what_is_no_configuration_is_one_line(write, bolide, name, text):
+    if name.endswith("yaml"):
+        pytest.importorskip("yaml")
+    write(name, text)
+    command = bolide("main:app", "--log-config", name)
+    assert command.wait() == 2
+    assert command.stderr.startswith("bolide: error: ") and "Traceback" not in command.stderr
