@@ -1,12 +1,14 @@
 #include "loop/handle.h"
 
 #include <structmember.h>
+#include <unistd.h>
 
 #include "loop/loop.h"
 
 enum {
-    HANDLE_RUNNING = 1 << 8, /* inside bolide_handle_run(): callback and arguments stay */
-    HANDLE_HIDDEN = 1 << 9,  /* nobody else has seen the context: the garbage collector does not know it */
+    HANDLE_RUNNING = 1 << 8,  /* inside bolide_handle_run(): callback and arguments stay */
+    HANDLE_BY_HAND = 1 << 10, /* ... called by the method _run(), in whatever thread */
+    HANDLE_HIDDEN = 1 << 9,   /* nobody else has seen the context: the garbage collector does not know it */
 };
 
 /* Memory kept for new handles: by a loop that has nothing to do, and by one that is at work. A burst that gives its
@@ -410,12 +412,46 @@ static PyObject *handle_repr(PyObject *self) {
     return h->debug != NULL && h->debug->description != NULL ? Py_NewRef(h->debug->description) : describe(h);
 }
 
+#if PY_VERSION_HEX >= 0x030E0000
+#define WAIT_MIN_US 20
+#define WAIT_MAX_US 2000
+
+/* As asyncio since CPython 3.14: who asks from another thread while the loop runs the callback waits for its end. 0, or
+ * -1 with an exception set, by a signal. */
+static int wait_for_end(bolide_handle *h) {
+    const uint32_t mask = BOLIDE_HANDLE_SHARED | HANDLE_RUNNING | HANDLE_BY_HAND;
+    unsigned delay = WAIT_MIN_US;
+    while ((h->flags & mask) == (BOLIDE_HANDLE_SHARED | HANDLE_RUNNING) &&
+           h->loop->thread_id != PyThread_get_thread_ident()) {
+        PyThreadState *state = PyEval_SaveThread();
+        usleep(delay);
+        PyEval_RestoreThread(state);
+        delay = delay < WAIT_MAX_US ? 2 * delay : delay;
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+#else
+static int wait_for_end(bolide_handle *h) {
+    (void)h;
+    return 0;
+}
+#endif
+
 static PyObject *cancel(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (wait_for_end((bolide_handle *)self) < 0) {
+        return NULL;
+    }
     bolide_handle_cancel((bolide_handle *)self);
     Py_RETURN_NONE;
 }
 
 static PyObject *cancelled(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (wait_for_end((bolide_handle *)self) < 0) {
+        return NULL;
+    }
     return PyBool_FromLong(((bolide_handle *)self)->flags & BOLIDE_HANDLE_CANCELLED);
 }
 
@@ -432,7 +468,9 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_handle *h = (bolide_handle *)self;
     if (h->callback != NULL && !(h->flags & HANDLE_RUNNING)) {
         Py_INCREF(h);
+        h->flags |= HANDLE_BY_HAND;
         bolide_handle_run(h);
+        h->flags &= ~(uint32_t)HANDLE_BY_HAND;
         Py_DECREF(h);
     }
     Py_RETURN_NONE;

@@ -10,6 +10,7 @@ enum {
     BOLIDE_HANDLE_CANCELLED = 1,
     BOLIDE_HANDLE_TIMER = 2,   /* an instance of TimerHandle */
     BOLIDE_HANDLE_REPEATS = 4, /* an fd watcher's: keeps its callback after a run */
+    BOLIDE_HANDLE_SHARED = 8,  /* of call_soon_threadsafe(): other threads may cancel it */
 };
 
 /* What debug mode keeps. */

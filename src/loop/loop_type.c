@@ -124,6 +124,7 @@ static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_
     }
     bolide_handle *handle = bolide_loop_push_soon(loop, call.args[0], call.args + 1, call.nargs - 1, call.context);
     if (handle != NULL) {
+        handle->flags |= BOLIDE_HANDLE_SHARED;
         bolide_loop_wake(loop);
     }
     return (PyObject *)handle;

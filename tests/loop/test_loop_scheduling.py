@@ -5,6 +5,7 @@ import contextvars
 import gc
 import random
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -537,3 +538,38 @@ def test_bursts_of_any_size_run_in_order(loop):
             loop.call_soon(seen.append, number)
         run_once(loop)
         assert seen == list(range(size))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="since CPython 3.14 it is so in asyncio")
+@pytest.mark.skipif(LOOP == "uvloop", reason="does not wait")
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+def test_who_cancels_from_another_thread_waits_for_a_callback_that_runs(loop, method):
+    started, asking, release, seen = threading.Event(), threading.Event(), threading.Event(), []
+
+    def work():
+        assert handle.cancelled() is False  # which waits for nothing in here
+        started.set()
+        assert release.wait(20)
+        time.sleep(0.02)
+        seen.append("ran")
+
+    def ask():
+        assert started.wait(20)
+        asking.set()
+        seen.append(getattr(handle, method)())
+        loop.call_soon_threadsafe(loop.stop)
+
+    def let_go():
+        assert asking.wait(20)
+        time.sleep(0.02)  # so that the other thread has asked by then; if not, nothing is shown
+        release.set()
+
+    handle = loop.call_soon_threadsafe(work)
+    threads = [threading.Thread(target=target) for target in (ask, let_go)]
+    for thread in threads:
+        thread.start()
+    loop.run_forever()
+    for thread in threads:
+        thread.join()
+    assert seen == ["ran", None if method == "cancel" else False]
+    assert handle.cancelled() == (method == "cancel")
