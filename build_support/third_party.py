@@ -122,6 +122,7 @@ def _from_system(library: Library) -> Linkage | None:
     compile_flags, link_flags = ask("--cflags"), ask("--libs")
     if compile_flags is None or link_flags is None:
         return None
+    compile_flags.append(f"-DBOLIDE_SYSTEM_{library.name.upper()}")
     return Linkage(library, system=True, compile_flags=compile_flags, link_flags=link_flags)
 
 

@@ -3,7 +3,12 @@
 #ifdef __linux__
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
 #include <sys/socket.h>
+#ifdef BOLIDE_SYSTEM_LIBUV
+#include <uv.h>
+#endif
 
 #undef epoll_ctl
 
@@ -35,4 +40,25 @@ int bolide_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
     }
     return status < 0 && errno == EEXIST ? status : 0;
 }
+
+#ifdef BOLIDE_SYSTEM_LIBUV
+void bolide_epoll_settle(struct uv_loop_s *loop) {
+    struct uv__queue *head = &loop->watcher_queue;
+    while (head->next != head) {
+        struct uv__queue *q = head->next;
+        q->prev->next = q->next;
+        q->next->prev = q->prev;
+        q->next = q->prev = q;
+        uv__io_t *w = (uv__io_t *)((char *)q - offsetof(uv__io_t, watcher_queue));
+        int op = w->events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+        struct epoll_event event;
+        memset(&event, 0, sizeof(event));
+        event.events = w->events = w->pevents;
+        event.data.fd = w->fd;
+        if (bolide_epoll_ctl(loop->backend_fd, op, w->fd, &event) < 0) { /* watched before, under that number */
+            (void)epoll_ctl(loop->backend_fd, EPOLL_CTL_MOD, w->fd, &event);
+        }
+    }
+}
+#endif
 #endif

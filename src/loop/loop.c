@@ -9,6 +9,11 @@
 #include "transport/stream.h"
 #include "transport/tls.h"
 
+#if defined(BOLIDE_SYSTEM_LIBUV) && defined(__linux__)
+#include "loop/epoll.h"
+#define HAS_SETTLE
+#endif
+
 /* A chain of call_soon() does not poll the kernel every turn; it does so after this many turns or nanoseconds. */
 #define SKIP_TURNS       64
 #define SKIP_CLOCK_EVERY 4
@@ -441,6 +446,13 @@ void bolide_loop_cancel(PyObject *handle) {
 
 /* --- opening and closing ---------------------------------------------------------------------- */
 
+#ifdef HAS_SETTLE
+/* Without the GIL: who changes watchers ends the poll first. */
+static void on_settle(uv_prepare_t *prepare) {
+    bolide_epoll_settle(prepare->loop);
+}
+#endif
+
 int bolide_loop_open(bolide_loop *loop) {
     int status = uv_loop_init(&loop->uv);
     if (status < 0) {
@@ -462,6 +474,11 @@ int bolide_loop_open(bolide_loop *loop) {
         uv_loop_close(&loop->uv);
         return status;
     }
+#ifdef HAS_SETTLE
+    uv_prepare_init(&loop->uv, &loop->settle);
+    uv_prepare_start(&loop->settle, on_settle);
+    uv_unref((uv_handle_t *)&loop->settle);
+#endif
     loop->uv_ready = true;
     return 0;
 }
@@ -524,6 +541,9 @@ void bolide_loop_teardown(bolide_loop *loop) {
         uv_close((uv_handle_t *)&loop->wake, NULL);
         uv_close((uv_handle_t *)&loop->tick, NULL);
         uv_close((uv_handle_t *)&loop->fds, NULL);
+#ifdef HAS_SETTLE
+        uv_close((uv_handle_t *)&loop->settle, NULL);
+#endif
         uv_run(&loop->uv, UV_RUN_DEFAULT);
         uv_loop_close(&loop->uv);
     }

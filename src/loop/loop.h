@@ -32,9 +32,12 @@ typedef struct bolide_loop {
     PyObject *weakrefs;
 
     uv_loop_t uv;
-    uv_async_t wake;  /* another thread, or a signal, ends the poll */
-    uv_timer_t tick;  /* ends the poll when the earliest timer is due */
-    uv_poll_t fds;    /* readable when the watched descriptors (fdset) have events */
+    uv_async_t wake; /* another thread, or a signal, ends the poll */
+    uv_timer_t tick; /* ends the poll when the earliest timer is due */
+    uv_poll_t fds;   /* readable when the watched descriptors (fdset) have events */
+#if defined(BOLIDE_SYSTEM_LIBUV) && defined(__linux__)
+    uv_prepare_t settle; /* right before each poll, see bolide_epoll_settle() */
+#endif
     double tick_when; /* the deadline for which `tick` is armed, or NaN */
 
     PyThreadState *released; /* set while the GIL is given up for a poll, and nowhere else */

@@ -69,7 +69,8 @@ static int check_write(const bolide_transport *t, const char *method) {
 }
 
 static bool is_lost(const bolide_transport *t) {
-    return (t->flags & BOLIDE_TRANSPORT_LOST) || (t->stream.flags & BOLIDE_STREAM_BROKEN);
+    return (t->flags & BOLIDE_TRANSPORT_LOST) || (t->stream.flags & BOLIDE_STREAM_BROKEN) ||
+           !bolide_stream_is_open(&t->stream);
 }
 
 /* Output to a lost connection is dropped, with a warning after some. 0, or -1 with an exception set. */

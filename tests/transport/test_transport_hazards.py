@@ -5,7 +5,6 @@ import contextlib
 import gc
 import os
 import socket
-from pathlib import Path
 
 import pytest
 from support.loops import only_bolide, run_script, with_loop
@@ -394,21 +393,7 @@ os._exit(0)  # nobody else is to close that number
 """
 
 
-def has_system_libuv() -> bool:
-    """Whether bolide was built with the system's libuv, not the pinned one."""
-    import bolide._core  # noqa: F401
-
-    maps = Path("/proc/self/maps")
-    return maps.exists() and "/libuv.so" in maps.read_text()
-
-
-guarded = pytest.mark.skipif(
-    has_system_libuv(), reason="the system's libuv aborts (docs/building.md), the pinned does not"
-)
-
-
 @only_bolide
-@guarded
 @pytest.mark.parametrize("instead", ["nothing", "file", "pipe"])
 @pytest.mark.parametrize("when", ["new", "watched"])
 @pytest.mark.parametrize("side", ["accepted", "connected"])
@@ -417,7 +402,6 @@ def test_a_descriptor_closed_behind_the_loops_back(side, when, instead):
 
 
 @only_bolide
-@guarded
 def test_a_transport_whose_descriptor_is_closed_before_it_is_read_is_lost():
     script = """
     async def main():

@@ -318,6 +318,26 @@ def test_writes_that_are_refused(how):
     assert ("log WARNING socket.send() raised exception. " in notes) == (how == "after abort()")
 
 
+@only_bolide
+def test_writes_after_a_close_that_had_output_to_send(loop, caplog):
+    """Asyncio's transport fails in its own code there, up to 3.13."""
+
+    async def main():
+        protocol, peer = await connected()
+        protocol.transport.write(b"x" * 10_000_000)
+        protocol.transport.close()
+        peer.setblocking(False)
+        while await loop.sock_recv(peer, 1_000_000):
+            pass
+        await protocol.until_event("lost")
+        for _ in range(8):
+            protocol.transport.write(b"lost")
+        peer.close()
+
+    loop.run_until_complete(main())
+    assert "socket.send() raised exception" in caplog.text
+
+
 @with_loop
 async def test_writelines_writes_all_or_nothing():
     protocol, peer = await connected()
