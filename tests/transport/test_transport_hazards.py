@@ -412,7 +412,7 @@ def test_a_transport_whose_descriptor_is_closed_before_it_is_read_is_lost():
     async def serve(reader, writer):
         os.close(writer.get_extra_info("socket").fileno())
         try:
-            await reader.read()
+            served.set_result(await reader.read())
         except OSError as error:
             served.set_result(error)
 
@@ -422,7 +422,8 @@ def test_a_transport_whose_descriptor_is_closed_before_it_is_read_is_lost():
     sys.stdout.flush()
     os._exit(0)
     """
-    assert "Error" in run_script(script).stdout
+    told = run_script(script).stdout
+    assert "Error" in told or told == "b''\n"  # an end, to libuv 1.53
 
 
 @pytest.mark.parametrize(
