@@ -141,8 +141,7 @@ typedef struct bolide_server {
 
     PyObject *ws_scope;        /* dict that every scope of a WebSocket starts as a copy of */
     PyObject *ws_extensions;   /* dict: scope["extensions"] starts as a copy of it, for a WebSocket */
-    PyObject *ws_version;      /* dict: what scope["asgi"] of WebSockets says */
-    PyObject *ws_asgi;         /* dict: a copy of it, which they share */
+    PyObject *ws_asgi;         /* dict: scope["asgi"] of WebSockets */
     PyObject *ws_denial;       /* dict, empty: their scope["extensions"]["websocket.http.response"] */
     PyObject *ws_subprotocols; /* list, empty: scope["subprotocols"] of those whose clients offer none; or NULL */
     Py_ssize_t ws_added_keys;  /* what an application has added to ws_scope at most; -1: no one has accepted yet */
@@ -215,7 +214,6 @@ struct bolide_request {
             uint64_t file_size;   /* ... bytes of it in all */
             uint64_t file_left;   /* ... and those that have not left and are not queued */
             int file;             /* ... a descriptor of our own plus 1, or 0: there is none */
-            unsigned dropped;     /* messages that were sent when there was nobody to send to */
         };
         bolide_websocket websocket;
     };
@@ -398,10 +396,8 @@ void bolide_request_complete(bolide_request *r);
 /* The body is complete, and trailers follow, which the response has announced. 0, or -1 with an exception set. */
 int bolide_request_await_trailers(bolide_request *r);
 
-/* What a send() does when there is nobody to send to: nothing, so that the application does what it does after a
- * response. 0; -1 with ClientDisconnected set when it goes on all the same, for a stream may have no end, and to a
- * WebSocket. */
-int bolide_request_disconnected(bolide_request *r);
+/* Set the exception that a send() raises when there is nobody to send to. -1. */
+int bolide_request_disconnected(const bolide_request *r);
 
 /* --- log.c ------------------------------------------------------------------------------------ */
 

@@ -218,14 +218,8 @@ static int poll_request(bolide_awaitable *a, bool woken, PyObject **result) {
         return bolide_receive_poll(r, woken, result);
     }
     if (r->conn == NULL && (r->flags & BOLIDE_REQUEST_COMPLETE) == 0) {
-        if (r->ws == NULL) {
-            bolide_file_end(r);
-        }
-        if (bolide_request_disconnected(r) < 0) {
-            return -1;
-        }
-        *result = Py_NewRef(Py_None);
-        return 1;
+        PyErr_SetString(bolide_asgi_of(r)->ClientDisconnected, "the client has disconnected");
+        return -1;
     }
     if (a->kind == BOLIDE_AWAIT_FILE) {
         int done = bolide_file_go_on(r);

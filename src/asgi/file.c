@@ -25,10 +25,8 @@ static int begin(bolide_request *r, int fd, uint64_t offset, uint64_t size, bool
     int result = -1;
     /* Reading the message may have run code. */
     if (bolide_request_is_gone(r)) {
-        (void)close(fd);
-        return bolide_request_disconnected(r);
-    }
-    if ((r->flags & (BOLIDE_REQUEST_COMPLETE | BOLIDE_REQUEST_BODY_SENT)) != 0 || r->file != 0) {
+        bolide_request_disconnected(r);
+    } else if ((r->flags & (BOLIDE_REQUEST_COMPLETE | BOLIDE_REQUEST_BODY_SENT)) != 0 || r->file != 0) {
         PyErr_SetString(PyExc_RuntimeError, "another message was sent meanwhile");
     } else {
         result = bolide_response_open_piece(&r->conn->stream, &r->response, size, more || trailers);
@@ -315,7 +313,7 @@ int bolide_file_go_on(bolide_request *r) {
         }
     }
     if (done == 0 && (r->conn == NULL || !bolide_conn_is_open(r->conn))) {
-        done = bolide_request_disconnected(r) < 0 ? -1 : 1;
+        done = bolide_request_disconnected(r);
     } else if (done == 0 && r->file_left == 0) {
         done = finish(r);
     } else if (done == 0 && quantum == 0) {

@@ -14,12 +14,10 @@
 #define SPARE_KEYS_MAX 14
 
 /* What the scopes of WebSockets start as copies of: they may live for hours. 0, or -1 with an exception set. */
-static int make_websocket_templates(bolide_server *server, PyObject *root_path, const char *scheme,
-                                    const char *version) {
+static int make_websocket_templates(bolide_server *server, PyObject *root_path, const char *scheme) {
     bolide_state *st = server->st;
     bolide_asgi_state *as = st->asgi;
-    server->ws_version = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.5");
-    server->ws_asgi = server->ws_version != NULL ? PyDict_Copy(server->ws_version) : NULL;
+    server->ws_asgi = PyDict_Copy(server->asgi);
     server->ws_denial = PyDict_New();
     if (server->ws_asgi == NULL || server->ws_denial == NULL) {
         return -1;
@@ -81,9 +79,7 @@ void bolide_scope_learn(bolide_server *server, PyObject *scope) {
 int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *scheme, const char *version) {
     bolide_state *st = server->st;
     bolide_asgi_state *as = st->asgi;
-    /* Where it reads 2.4 or more, Starlette's StreamingResponse does not ask receive() whether the client has gone: a
-     * generator that waits would outlive its client, and the response's background task would not run. */
-    PyObject *asgi = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.3");
+    PyObject *asgi = Py_BuildValue("{O:s,O:s}", as->str_version, version, as->str_spec_version, "2.5");
     if (asgi == NULL) {
         return -1;
     }
@@ -103,7 +99,7 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
         return -1;
     }
     const char *ws_scheme = strcmp(scheme, "https") == 0 ? "wss" : strcmp(scheme, "http") == 0 ? "ws" : scheme;
-    if (make_websocket_templates(server, root_path, ws_scheme, version) < 0) {
+    if (make_websocket_templates(server, root_path, ws_scheme) < 0) {
         return -1;
     }
     return server->state != NULL ? PyDict_SetItem(server->scope, as->str_state, Py_None) : 0;
@@ -249,7 +245,7 @@ static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *sub
     PyObject *extensions = PyDict_Copy(server->ws_extensions);
     int result = -1;
     if (extensions != NULL && set_shared(extensions, as->str_websocket_http_response, &server->ws_denial, NULL) == 0 &&
-        set_shared(scope, as->str_asgi, &server->ws_asgi, server->ws_version) == 0 &&
+        set_shared(scope, as->str_asgi, &server->ws_asgi, server->asgi) == 0 &&
         PyDict_SetItem(scope, as->str_extensions, extensions) == 0) {
         result = PyDict_SetItem(scope, as->str_subprotocols, share_subprotocols(server, subprotocols));
     }

@@ -18,9 +18,6 @@ int bolide_message_get(PyObject *message, PyObject *key, PyObject **value) {
     return 0;
 }
 
-/* So many messages for a client that has gone do nothing: more than a whole response of a middleware has. */
-#define DROPPED_MAX 16
-
 /* May `message` have keys besides the `found` that were found? */
 static bool has_more_keys(PyObject *message, Py_ssize_t found) {
     return !PyDict_CheckExact(message) || PyDict_GET_SIZE(message) > found;
@@ -71,11 +68,7 @@ static int expect_type(PyObject *type, const char *wanted) {
     return -1;
 }
 
-int bolide_request_disconnected(bolide_request *r) {
-    if (r->ws == NULL && r->dropped < DROPPED_MAX) {
-        r->dropped++;
-        return 0;
-    }
+int bolide_request_disconnected(const bolide_request *r) {
     PyErr_SetString(bolide_asgi_of(r)->ClientDisconnected, "the client has disconnected");
     return -1;
 }
@@ -258,7 +251,7 @@ static int send_message(bolide_request *r, PyObject *message) {
     if ((r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
         PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%S' sent, after response already completed.", type);
     } else if (bolide_request_is_gone(r)) {
-        result = bolide_request_disconnected(r);
+        bolide_request_disconnected(r);
     } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0 && bolide_message_is(type, "http.response.early_hint")) {
         result = send_early_hint(r, message);
     } else if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {
@@ -306,8 +299,8 @@ PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyOb
     int status = send_message(r, args[0]);
     bolide_loop_vacate(r->server->loop, was_running);
     if (status == 0) {
-        bool wait = (r->flags & BOLIDE_REQUEST_COMPLETE) == 0 && !bolide_request_is_gone(r) &&
-                    bolide_conn_is_open(r->conn) && bolide_stream_is_full(&r->conn->stream);
+        bool wait = (r->flags & BOLIDE_REQUEST_COMPLETE) == 0 && r->conn != NULL && bolide_conn_is_open(r->conn) &&
+                    bolide_stream_is_full(&r->conn->stream);
         bolide_await_kind kind = r->file != 0 ? BOLIDE_AWAIT_FILE : BOLIDE_AWAIT_DRAIN;
         awaitable = wait || r->file != 0 ? bolide_awaitable_new(r, kind) : Py_NewRef(bolide_asgi_of(r)->done);
     }

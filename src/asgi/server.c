@@ -276,7 +276,6 @@ static int server_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(s->ws_scope);
     Py_VISIT(s->asgi);
     Py_VISIT(s->extensions);
-    Py_VISIT(s->ws_version);
     Py_VISIT(s->ws_asgi);
     Py_VISIT(s->ws_denial);
     Py_VISIT(s->ws_subprotocols);
@@ -326,7 +325,6 @@ static void server_dealloc(PyObject *self) {
     Py_CLEAR(s->health_headers);
     Py_CLEAR(s->health_body);
     Py_CLEAR(s->ws_extensions);
-    Py_CLEAR(s->ws_version);
     Py_CLEAR(s->ws_asgi);
     Py_CLEAR(s->ws_denial);
     Py_CLEAR(s->ws_subprotocols);

@@ -89,8 +89,6 @@ async def pathsend(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": headers, **trailing})
     try:
         await send({"type": "http.response.pathsend", "path": path})
-        if "key" in wanted:
-            tell(wanted["key"], "returned")
     except Exception as exc:
         tell(wanted["key"], type(exc).__name__)
     if trailing:

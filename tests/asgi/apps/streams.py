@@ -71,7 +71,7 @@ async def disconnect_while_streaming(scope, receive, send):
         await send({"type": "http.response.body", "body": b"nobody reads this", "more_body": True})
     except OSError as exc:
         outcome = "OSError" if isinstance(exc, OSError) else type(exc).__name__
-    tell(f"{key}.received", {"message": message, "send": outcome})
+    tell(f"{key}.received", {"message": message, "send": outcome, "spec_version": scope["asgi"]["spec_version"]})
 
 
 @route
@@ -141,63 +141,6 @@ async def deaf_stream(scope, receive, send):
             await asyncio.sleep(0)
     except OSError:
         tell(query(scope)["key"], "OSError")
-
-
-@route
-async def starlette_wait(scope, receive, send):
-    """Starlette's StreamingResponse over a generator that waits for ever: tell what ended it."""
-    from starlette.background import BackgroundTask
-    from starlette.responses import StreamingResponse
-
-    key = query(scope)["key"]
-
-    async def pieces():
-        yield b"begin"
-        try:
-            await asyncio.Event().wait()
-        except BaseException as exc:
-            tell(f"{key}.generator-ended", type(exc).__name__)
-            raise
-
-    after = BackgroundTask(tell, f"{key}.background")
-    await StreamingResponse(pieces(), background=after)(scope, receive, send)
-
-
-@route
-async def starlette_after(scope, receive, send):
-    """A response of Starlette's, begun when the test says so by `KEY.left`, with a background task that tells."""
-    from starlette.applications import Starlette
-    from starlette.background import BackgroundTask
-    from starlette.middleware import Middleware
-    from starlette.middleware.base import BaseHTTPMiddleware
-    from starlette.responses import FileResponse, PlainTextResponse, StreamingResponse
-    from starlette.routing import Route
-
-    wanted = query(scope)
-    key, kind = wanted["key"], wanted["kind"]
-
-    async def pieces():
-        for _ in range(10):
-            yield b"x" * 65536
-
-    async def endpoint(request):
-        tell(f"{key}.begun")
-        await EVENTS[f"{key}.left"].wait()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        after = BackgroundTask(tell, f"{key}.background")
-        if kind in ("file", "range"):
-            return FileResponse(bytes.fromhex(wanted["path"]).decode(), background=after)
-        if kind == "stream":
-            return StreamingResponse(pieces(), background=after)
-        return PlainTextResponse("text", background=after)
-
-    async def pass_on(request, call_next):
-        return await call_next(request)
-
-    middleware = [Middleware(BaseHTTPMiddleware, dispatch=pass_on)] if kind == "middleware" else []
-    routes = [Route("/{path:path}", endpoint)]
-    await Starlette(routes=routes, middleware=middleware)(scope, receive, send)
 
 
 @route
