@@ -58,9 +58,10 @@ typedef struct bolide_loop {
     struct bolide_outblock *free_blocks; /* pool of output blocks */
     struct bolide_outblock *free_small_blocks; /* ... of those without data of their own */
     int free_block_count, free_small_block_count;
-    char *read_buf;   /* BOLIDE_READ_BUF bytes, shared by all streams, valid during one read callback */
-    ssize_t received; /* what a stream has read into it, or a negative uv code */
-    char *sock_buf;   /* as much for sock_recv(), between the system call and the bytes object; NULL before the first */
+    char *read_buf;       /* BOLIDE_READ_BUF bytes, shared by all streams, valid during one read callback */
+    ssize_t received;     /* what a stream has just read, in bytes, or a negative uv code */
+    uv_buf_t received_to; /* ... and the room it had for it */
+    char *sock_buf; /* as much for sock_recv(), between the system call and the bytes object; NULL before the first */
 
     struct bolide_tls_shared *tls; /* what its TLS streams share, or NULL */
 

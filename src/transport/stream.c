@@ -399,12 +399,13 @@ void bolide_stream_yield(bolide_stream *s) {
 
 /* Read in libuv's place, by recv(), which costs the kernel less than read(): true with the number of bytes, or a
  * negative uv code, in loop->received. False when there is nothing, or this is no socket: libuv finds out. */
-static bool receive(bolide_stream *s) {
-    ssize_t got = recv(bolide_stream_fileno(s), s->loop->read_buf, BOLIDE_READ_BUF, MSG_DONTWAIT);
+static bool receive(bolide_stream *s, const uv_buf_t *buf) {
+    ssize_t got = recv(bolide_stream_fileno(s), buf->base, buf->len, MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOTSOCK)) {
         return false;
     }
     s->loop->received = got > 0 ? got : got == 0 ? UV_EOF : -errno;
+    s->loop->received_to = *buf;
     s->flags |= BOLIDE_STREAM_RECEIVED;
     return true;
 }
@@ -412,7 +413,7 @@ static bool receive(bolide_stream *s) {
 /* What receive() has brought, as uv_read_start() would tell it. */
 static ssize_t take_received(bolide_stream *s, uv_buf_t *buf) {
     s->flags &= ~(unsigned)BOLIDE_STREAM_RECEIVED;
-    *buf = uv_buf_init(s->loop->read_buf, BOLIDE_READ_BUF);
+    *buf = s->loop->received_to;
     if (s->loop->received < 0) {
         uv_read_stop(&s->uv.stream);
     }
@@ -433,7 +434,7 @@ static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
     /* An owner that stops reading in there still gets what it has made room for. */
     if (!wanted || !(s->flags & BOLIDE_STREAM_OPEN)) {
         *buf = uv_buf_init(NULL, 0); /* on_read() follows with UV_ENOBUFS */
-    } else if (s->tls == NULL && s->ops->on_alloc == NULL && !(s->flags & BOLIDE_STREAM_MORE) && receive(s)) {
+    } else if (buf->len > 0 && !(s->flags & BOLIDE_STREAM_MORE) && receive(s, buf)) {
         *buf = uv_buf_init(NULL, 0); /* likewise */
     }
 }
