@@ -61,6 +61,7 @@ class Lifespan:
         self._completed_startup = False
         self._startup_failed = False
         self._shutdown_failed = False
+        self._shutdown_began = False
 
     async def startup(self) -> None:
         """Send lifespan.startup and wait for the answer, or for the application to end. Sets should_exit on failure."""
@@ -79,6 +80,7 @@ class Lifespan:
         if self._raised or self.task is None:
             return
         logger.info("Waiting for application shutdown.")
+        self._shutdown_began = True
         self._events.put_nowait({"type": "lifespan.shutdown"})
         await self._stopped.wait()
         if self._shutdown_failed or (self._raised and self.config.lifespan == "on"):
@@ -108,7 +110,9 @@ class Lifespan:
         self._raised = True
         if self._startup_failed or self._shutdown_failed:
             return
-        if self.config.lifespan == "auto" and not self._completed_startup:
+        if self._is_dropped():
+            logger.debug("The application's lifespan was cancelled:", exc_info=exc)
+        elif self.config.lifespan == "auto" and not self._completed_startup:
             logger.info("ASGI 'lifespan' protocol appears unsupported.")
             logger.debug("The application raised on it:", exc_info=exc)
         else:
@@ -138,4 +142,13 @@ class Lifespan:
 
     def _log_failure(self, message: Message, failed: bool) -> None:
         if failed and message.get("message"):
-            logger.error("%s", message["message"])
+            logger.log(logging.DEBUG if self._is_dropped() else logging.ERROR, "%s", message["message"])
+
+    def _is_dropped(self) -> bool:
+        """Whether the task is being cancelled because the server ended without the application's shutdown."""
+        return (
+            self._completed_startup
+            and not self._shutdown_began
+            and self.task is not None
+            and bool(self.task.cancelling())
+        )

@@ -33,7 +33,11 @@ APP = """
         if scope["type"] == "lifespan":
             await receive()
             await send({"type": "lifespan.startup.complete"})
-            await receive()
+            try:
+                await receive()
+            except asyncio.CancelledError:
+                await send({"type": "lifespan.shutdown.failed", "message": "Traceback, as Starlette sends it"})
+                raise
             print("shutdown", flush=True)
             await send({"type": "lifespan.shutdown.complete"})
             return
@@ -133,6 +137,7 @@ def test_a_second_ctrl_c_does_not_wait(start, path):
     assert isinstance(request.join(), httpx.HTTPError)
     assert "cancelled" in command.stdout
     assert "shutdown" not in command.stdout
+    assert "Traceback" not in command.stderr
 
 
 # What takes seconds: the path asked for before the stop, whether it still runs then, the signal, options.
