@@ -80,6 +80,7 @@ class Server:
         self._captured_signals: list[int] = []
         self._original_handlers: dict[int, Any] = {}
         self._reraise_signals = True
+        self._has_begun = False
         self._paths: list[tuple[str, int]] = []
         self._own_sockets: list[socket.socket] = []
         self._notifier = Notifier()
@@ -136,15 +137,19 @@ class Server:
             sockets: bound sockets to listen on in place of the configuration's address; they are closed at the end.
 
         Raises:
-            RuntimeError: the running loop is not bolide's.
+            RuntimeError: the running loop is not bolide's, or the server has served before.
             SystemExit: code 1: the application cannot be loaded or the address not be bound; 3: its startup failed.
         """
         loop = asyncio.get_running_loop()
         if not isinstance(loop, _core.Loop):
             raise RuntimeError(
                 f"bolide.Server serves on bolide's event loop only, and the running one is {type(loop).__qualname__}: "
-                "start it by bolide.run() or by asyncio.Runner(loop_factory=bolide.new_event_loop)"
+                "start it by bolide.run() or by asyncio.Runner(loop_factory=bolide.new_event_loop), or beside this "
+                "loop by threading.Thread(target=server.run)"
             )
+        if self._has_begun:
+            raise RuntimeError("a bolide.Server serves once: make a new one")
+        self._has_begun = True
         self._loop = loop
         try:
             with queued_logs(), self.capture_signals():

@@ -67,6 +67,17 @@ def in_thread(server):
         assert not thread.is_alive()
 
 
+def test_a_server_serves_once_and_its_configuration_more_often():
+    first = bolide.Server(config())
+    with in_thread(first):
+        pass
+    with pytest.raises(RuntimeError, match="serves once"):
+        first.run()
+    second = bolide.Server(first.config)
+    with in_thread(second):
+        assert httpx.get(url_of(second), trust_env=False, verify=False).text == "ok"
+
+
 def test_in_a_thread_until_should_exit():
     server = bolide.Server(config())
     with in_thread(server):
