@@ -202,6 +202,7 @@ static bool arm_tick(bolide_loop *loop) {
     if (loop->timers.count == 0) { /* a time() of the program's own has cancelled them */
         return false;
     }
+    when = loop->timers.entries[0].when; /* ... or has made an earlier one */
     uv_update_time(&loop->uv);
     /* libuv waits a whole number of milliseconds from here on. A deadline taken as a point on its clock, which is cut
      * to milliseconds, would come up to one more late. */

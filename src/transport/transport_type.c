@@ -155,11 +155,12 @@ static PyObject *append_backlog(PyObject *self, PyObject *data) {
 }
 
 /* 0, or -1 with TypeError set: one of them has no bytes to write. */
-static int check_pieces(PyObject *const *pieces, Py_ssize_t count) {
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (!PyBytes_CheckExact(pieces[i]) && !PyObject_CheckBuffer(pieces[i])) {
+static int check_pieces(PyObject *pieces) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(pieces); i++) {
+        PyObject *piece = PyTuple_GET_ITEM(pieces, i);
+        if (!PyBytes_CheckExact(piece) && !PyObject_CheckBuffer(piece)) {
             PyErr_Format(PyExc_TypeError, "memoryview: a bytes-like object is required, not '%.200s'",
-                         Py_TYPE(pieces[i])->tp_name);
+                         Py_TYPE(piece)->tp_name);
             return -1;
         }
     }
@@ -168,17 +169,15 @@ static int check_pieces(PyObject *const *pieces, Py_ssize_t count) {
 
 /* Queue what is in `list`, or nothing when one of its items cannot be. 0, or -1 with an exception set. */
 static int queue_pieces(bolide_transport *t, PyObject *list) {
-    PyObject *copy = PySequence_List(list); /* code that runs meanwhile may change the list */
-    if (copy == NULL) {
+    PyObject *pieces = PySequence_Tuple(list); /* code that runs meanwhile may change the list */
+    if (pieces == NULL) {
         return -1;
     }
-    PyObject **pieces = ((PyListObject *)copy)->ob_item;
-    Py_ssize_t count = PyList_GET_SIZE(copy);
-    int status = check_pieces(pieces, count);
-    for (Py_ssize_t i = 0; status == 0 && i < count && !is_lost(t); i++) {
-        status = queue(t, pieces[i]);
+    int status = check_pieces(pieces);
+    for (Py_ssize_t i = 0; status == 0 && i < PyTuple_GET_SIZE(pieces) && !is_lost(t); i++) {
+        status = queue(t, PyTuple_GET_ITEM(pieces, i));
     }
-    Py_DECREF(copy);
+    Py_DECREF(pieces);
     return status;
 }
 
