@@ -198,7 +198,7 @@ struct bolide_request {
     PyObject *method, *target;           /* str, for the access log; NULL when there is none */
     PyObject *client;                    /* likewise */
     bolide_access *access;               /* for an access log with details, owned; else NULL */
-    union {                              /* the awaitables that are suspended, borrowed: */
+    union {                              /* the awaitables that are suspended, strong: */
         bolide_awaitable *waiter;        /* ... the only one, or NULL */
         bolide_awaitable **waiters;      /* ... several, in their order; owned */
     };
@@ -325,6 +325,10 @@ PyObject *bolide_awaitable_new(bolide_request *r, bolide_await_kind kind);
 /* What send(message) returns in another thread than the loop's: it does nothing until it is awaited in that. New
  * reference, or NULL. */
 PyObject *bolide_awaitable_of_message(bolide_request *r, PyObject *message);
+
+/* Visit the suspended awaitables for the garbage collector; have them wait no more, for its sake. */
+int bolide_awaitable_traverse(bolide_request *r, visitproc visit, void *arg);
+void bolide_awaitable_drop(bolide_request *r);
 
 /* Let the suspended awaitables of that kind look again. */
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind);

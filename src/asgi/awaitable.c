@@ -51,7 +51,8 @@ static bolide_awaitable **waiters_of(bolide_request *r) {
     return r->waiter_count > 1 ? r->waiters : &r->waiter;
 }
 
-/* At the end: who waits first is woken first. 0, or -1 with MemoryError set. */
+/* At the end: who waits first is woken first. The request keeps it, and so the task that nobody else may know. 0, or
+ * -1 with MemoryError set. */
 static int add_waiter(bolide_request *r, bolide_awaitable *a) {
     if (r->waiter_count == 0) {
         r->waiter = a;
@@ -67,9 +68,11 @@ static int add_waiter(bolide_request *r, bolide_awaitable *a) {
         r->waiters = items;
     }
     r->waiter_count++;
+    Py_INCREF(a);
     return 0;
 }
 
+/* The reference is the caller's. */
 static void remove_waiter(bolide_request *r, const bolide_awaitable *a) {
     if (--r->waiter_count == 0) {
         r->waiter = NULL;
@@ -155,13 +158,30 @@ static void forget_recent(bolide_awaitable *a) {
 
 /* Leave the request's waiters for the state `state`. */
 static void end_waiting(bolide_awaitable *a, int state) {
-    if (is_awaited(a)) {
+    bool kept = is_awaited(a);
+    if (kept) {
         remove_waiter(a->request, a);
     }
     a->state = (uint8_t)state;
     forget_recent(a);
     Py_CLEAR(a->callback);
     Py_CLEAR(a->context);
+    if (kept) {
+        Py_DECREF(a);
+    }
+}
+
+int bolide_awaitable_traverse(bolide_request *r, visitproc visit, void *arg) {
+    for (uint32_t i = 0; i < r->waiter_count; i++) {
+        Py_VISIT((PyObject *)waiters_of(r)[i]);
+    }
+    return 0;
+}
+
+void bolide_awaitable_drop(bolide_request *r) {
+    while (r->waiter_count > 0) {
+        end_waiting(waiters_of(r)[0], AWAIT_FINISHED);
+    }
 }
 
 /* Wait, in the state in which a future's own iterator would hand it to the task. 0, or -1 with an exception set. */

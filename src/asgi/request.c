@@ -539,12 +539,13 @@ static int request_traverse(PyObject *self, visitproc visit, void *arg) {
         Py_VISIT(r->access->headers);
         Py_VISIT(r->access->response_headers);
     }
-    return 0;
+    return bolide_awaitable_traverse(r, visit, arg);
 }
 
 static int request_clear(PyObject *self) {
     bolide_request *r = (bolide_request *)self;
     /* Not the server: the type's other functions rely on it, and it breaks the cycles through itself. */
+    bolide_awaitable_drop(r);
     Py_CLEAR(r->scope);
     Py_CLEAR(r->task);
     return 0;

@@ -432,6 +432,36 @@ def test_a_result_of_tls_extension_that_closes_the_connection():
     )
 
 
+@pytest.mark.parametrize("request_name", ["GET", "UPGRADE"])
+def test_a_task_in_receive_that_nobody_refers_to(request_name):
+    """It goes on until it is told of the disconnect, as if a future of asyncio's were in between."""
+    run_server(
+        f"""
+        async def app(scope, receive, send):
+            async def listen():
+                while not (await receive())["type"].endswith("disconnect"):
+                    pass
+                told.set()
+            if scope["type"] == "websocket":
+                await receive()
+                await send({{"type": "websocket.accept"}})
+            asyncio.create_task(listen())
+            for _ in range(3):
+                await asyncio.sleep(0)
+                gc.collect()
+            if scope["type"] == "http":
+                await finish(send)
+            else:
+                await told.wait()
+        told = asyncio.Event()
+        async def main():
+            await ask({request_name}, until=b"ok" if {request_name!r} == "GET" else b"\\r\\n\\r\\n")
+            await told.wait()
+            assert not reports
+        """
+    )
+
+
 @pytest.mark.parametrize("call", ["shutdown()", "wait_closed()", "abort()", "listen(listening)"])
 def test_a_server_is_not_found_before_it_is_made(call):
     """By way of the garbage collector, of all that refers to its loop."""
