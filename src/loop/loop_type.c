@@ -284,28 +284,20 @@ static PyObject *stop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-/* Is the method `name` of the loop another than `function`? -1 with an exception set. */
-static int is_overridden(PyObject *self, PyObject *name, PyCFunction function) {
+/* Is the method `name` of the loop another than `function`? So is one that cannot be had. */
+static bool is_overridden(PyObject *self, PyObject *name, PyCFunction function) {
     PyObject *method = PyObject_GetAttr(self, name);
-    if (method == NULL) {
-        return -1;
-    }
-    int same = PyCFunction_Check(method) && PyCFunction_GET_FUNCTION(method) == function;
-    Py_DECREF(method);
+    bool same = method != NULL && PyCFunction_Check(method) && PyCFunction_GET_FUNCTION(method) == function;
+    Py_XDECREF(method);
+    PyErr_Clear();
     return !same;
 }
 
 /* See which methods that C would call by itself a subclass, or the program for this loop alone, has replaced. */
-static int find_overrides(bolide_loop *loop) {
+static void find_overrides(bolide_loop *loop) {
     PyObject *self = (PyObject *)loop;
-    int time = is_overridden(self, loop->st->str_time, loop_time);
-    int at = time < 0 ? -1 : is_overridden(self, loop->st->str_call_at, (PyCFunction)(void (*)(void))call_at);
-    if (at < 0) {
-        return -1;
-    }
-    loop->own_time = time > 0;
-    loop->own_call_at = at > 0;
-    return 0;
+    loop->own_time = is_overridden(self, loop->st->str_time, loop_time);
+    loop->own_call_at = is_overridden(self, loop->st->str_call_at, (PyCFunction)(void (*)(void))call_at);
 }
 
 /* loop._run(): turns until stop() or a KeyboardInterrupt, SystemExit from a callback. The Python side wraps it. */
@@ -322,9 +314,7 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         PyErr_SetString(PyExc_RuntimeError, "This event loop was lost when the process forked");
         return NULL;
     }
-    if (find_overrides(loop) < 0) {
-        return NULL;
-    }
+    find_overrides(loop);
     bolide_loop_turns(loop);
     if (loop->fatal != NULL) {
         PyObject *exception = loop->fatal;
@@ -414,6 +404,7 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         goto fail;
     }
     loop->closed = false;
+    find_overrides(loop);
     bolide_memory_keep();
     return (PyObject *)loop;
 fail:
@@ -422,9 +413,10 @@ fail:
 }
 
 static int loop_init(PyObject *self, PyObject *args, PyObject *kwargs) {
+    (void)self;
     (void)args;
     (void)kwargs;
-    return find_overrides((bolide_loop *)self);
+    return 0;
 }
 
 /* Tests put a clock of their own in the place of loop.time(). */
@@ -433,7 +425,7 @@ static int loop_setattr(PyObject *self, PyObject *name, PyObject *value) {
     int status = PyObject_GenericSetAttr(self, name, value);
     if (status == 0 && PyUnicode_Check(name) &&
         (PyUnicode_Compare(name, loop->st->str_time) == 0 || PyUnicode_Compare(name, loop->st->str_call_at) == 0)) {
-        status = find_overrides(loop);
+        find_overrides(loop);
     }
     return status;
 }

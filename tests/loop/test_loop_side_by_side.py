@@ -195,6 +195,24 @@ def test_a_clock_of_a_subclass():
     assert check(scenario) == ["10000 s later"]
 
 
+def test_a_clock_of_a_subclass_before_the_first_run():
+    def scenario(loop, notes):
+        other = subclass(loop, time=lambda self: 100.0)
+        notes(other.call_later(5, print).when())
+        other.close()
+
+    assert check(scenario) == ["105.0"]
+
+
+def test_a_subclass_whose_clock_fails_at_once():
+    def scenario(loop, notes):
+        other = subclass(loop, time=property(lambda self: 1 / 0))
+        notes.call(other.call_later, 5, print)
+        other.close()
+
+    assert check(scenario) == ["raised ZeroDivisionError division by zero"]
+
+
 def test_a_clock_put_on_a_loop():
     def scenario(loop, notes):
         now = [50.0]
