@@ -1,7 +1,8 @@
-"""The Python half of the fuzz target server.c: a client and an application that do anything, on one loop.
+"""The Python half of the fuzz target server.c: clients and an application that do anything, on one loop.
 
-The first four bytes of an input seed what the client and the application do: how the rest is cut into pieces, what is
-read, when the client leaves and how, and how each request is answered. What must hold whatever they do is asserted.
+The first four bytes of an input seed what the clients and the application do: how many there are, how the rest is cut
+into pieces, what is read, when a client leaves and how, and how each request is answered. What must hold whatever they
+do is asserted.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import re
 import socket
 import sys
 import tempfile
+from collections import Counter
 
 import _fuzz
 
@@ -46,6 +48,7 @@ METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
 FIELD = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 HEAD_LIMIT, BODY_LIMIT = 2000, 3000
 TURNS = 400
+CLIENTS = [1] * 10 + [2, 2, 2, 3, 3, 5, 5, 8, 8, 40]  # that act at once; the server takes up to 32 reads together
 
 
 class Plan:
@@ -55,9 +58,15 @@ class Plan:
         self.random = random.Random(seed)
         self.tame = tame
         self.seen: list[tuple] = []
+        self.clients: set[asyncio.Task] = set()
+        self.stopped = False  # the server, by an application
 
     def chance(self, one_in: int) -> bool:
         return not self.tame and self.random.randrange(one_in) == 0
+
+    def applications(self) -> list[asyncio.Task]:
+        """The tasks that are running requests."""
+        return sorted(asyncio.all_tasks() - {asyncio.current_task()} - self.clients, key=id)
 
 
 plan = Plan(0, True)
@@ -86,6 +95,10 @@ async def app(scope, receive, send):
         return await websocket(mine, receive, send)
     if mine.chance(20):
         raise RuntimeError("before")
+    if mine.chance(100):
+        # Whoever waits for his turn in the same batch is met by it, too.
+        mine.stopped = True
+        mine.random.choice([server.end_keep_alive, server.shutdown, server.drop_connections, server.abort])()
     body, complete = b"", False
     if not mine.chance(4):
         while not mine.chance(10):
@@ -170,19 +183,29 @@ logging.getLogger("fuzz").propagate = False
 loop = bolide.new_event_loop()
 asyncio.set_event_loop(loop)
 loop.set_exception_handler(on_loop_exception)
-server = _core.Server(
-    loop,
-    app,
-    logger=logging.getLogger("fuzz"),
-    limit_request_head=HEAD_LIMIT,
-    limit_request_headers=20,
-    limit_max_body=BODY_LIMIT,
-    timeout_keep_alive=60,
-)
 folder = tempfile.mkdtemp(prefix="bolide-fuzz-")
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(folder + "/s")
-server.listen(listener)
+
+
+def start_server() -> _core.Server:
+    """A new server, which listens where the clients expect it."""
+    started = _core.Server(
+        loop,
+        app,
+        logger=logging.getLogger("fuzz"),
+        limit_request_head=HEAD_LIMIT,
+        limit_request_headers=20,
+        limit_max_body=BODY_LIMIT,
+        timeout_keep_alive=60,
+    )
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(folder + "/s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(folder + "/s")
+        started.listen(listener)
+    return started
+
+
+server = start_server()
 runs = 0
 inbox = bytearray(1 << 20)  # one for all runs: a new one each time costs more than all the rest of a run
 
@@ -221,9 +244,9 @@ async def converse(data: bytes, pieces: int) -> bytes:
                 return back
             if chance(50):
                 # A task that is cancelled from outside, as at a shutdown.
-                tasks = asyncio.all_tasks() - {asyncio.current_task()}
+                tasks = plan.applications()
                 if tasks:
-                    plan.random.choice(sorted(tasks, key=id)).cancel()
+                    plan.random.choice(tasks).cancel()
         if not chance(4):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
@@ -239,14 +262,39 @@ async def converse(data: bytes, pieces: int) -> bytes:
     return back
 
 
-async def visit(data: bytes, pieces: int) -> bytes:
-    """converse(), and wait until nothing of it is left in the server."""
-    back = await converse(data, pieces)
+async def fence() -> None:
+    """Wait until the server has accepted whoever has connected before."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        if sock.connect_ex(folder + "/s") == 0:  # else it does not listen any more
+            with contextlib.suppress(OSError):
+                sock.send(b"\0")  # answered by the parser
+            for _ in range(TURNS):
+                with contextlib.suppress(ConnectionError):
+                    if read_some(sock) is None:
+                        await turns(1)
+                        continue
+                return
+            sys.stderr.write("nobody answers\n")
+            os.abort()
+
+
+async def visit(data: bytes, pieces: int, clients: int) -> list[bytes]:
+    """converse() with so many at once, and wait until nothing of it is left in the server.
+
+    They take their steps in the same turns of the loop: what they send arrives together.
+    """
+    parts = [data[plan.random.randrange(len(data) + 1) :] if plan.chance(4) else data for _ in range(clients)]
+    plan.clients = {asyncio.ensure_future(converse(part, pieces)) for part in parts}
+    plan.clients.add(asyncio.current_task())
+    backs = await asyncio.gather(*(plan.clients - {asyncio.current_task()}))
+    if clients > 1:
+        await fence()
     for turn in range(TURNS):
         if not server.connections and not server.requests_running:
-            return back
+            return backs
         if turn > TURNS // 2:
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in plan.applications():
                 task.cancel()
         await turns(1)
     sys.stderr.write(f"{server.connections} connections and {server.requests_running} requests are left\n")
@@ -255,22 +303,29 @@ async def visit(data: bytes, pieces: int) -> bytes:
 
 def run_one(data: bytes) -> None:
     """One input."""
-    global plan, runs
+    global plan, runs, server
     runs += 1
     seed = int.from_bytes(data[:4].ljust(4, b"\0"), "little")
     raw = data[4:]
     if seed % 4:
         plan = Plan(seed, tame=False)
-        loop.run_until_complete(visit(raw, 1 + plan.random.randrange(8)))
+        clients = plan.random.choice(CLIENTS)
+        loop.run_until_complete(visit(raw, 1 + plan.random.randrange(8), clients))
+        if plan.stopped:
+            server = start_server()
     else:
-        # One reading of one stream, however it is cut.
+        # One reading of one stream, however it is cut, and whoever else sends.
         accounts = []
-        for pieces in (1, 2 + seed % 5, len(raw) if seed % 8 else 3):
+        some, many = 2 + seed // 8 % 5, 1 + seed // 64 % 4
+        for pieces, clients in ((1, 1), (some, many), (len(raw) if seed % 8 else 3, 1)):
             plan = Plan(seed, tame=True)
-            back = loop.run_until_complete(visit(raw, max(1, min(pieces, 300))))
-            assert not back or back.startswith(b"HTTP/1.1 "), back[:100]
-            accounts.append(plan.seen)
-        if accounts[1:] != accounts[:-1]:
+            for back in loop.run_until_complete(visit(raw, max(1, min(pieces, 300)), clients)):
+                assert not back or back.startswith(b"HTTP/1.1 "), back[:100]
+            counts = Counter(plan.seen)
+            assert all(count % clients == 0 for count in counts.values()), counts
+            accounts.append((plan.seen if clients == 1 else None, {what: n // clients for what, n in counts.items()}))
+        (first, counts), (_, others), (last, _) = accounts
+        if first != last or counts != others:
             raise AssertionError(f"read in different ways: {accounts!r}")
     if runs % 2000 == 0:
         gc.collect()
