@@ -374,6 +374,9 @@ static int complete(bolide_awaitable *a, int state) {
     if (a->callback != NULL && (callback = get_callback(a)) == NULL) {
         return -1;
     }
+    if (a->callback == NULL) {
+        Py_CLEAR(callback); /* taken back by a finalizer */
+    }
     if (a->state != AWAIT_WAITING) {
         Py_XDECREF(callback);
         return 0;

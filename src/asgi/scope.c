@@ -172,9 +172,17 @@ static int find_server(bolide_server *server, bolide_conn *c) {
     return 0;
 }
 
+/* A copy of a dict of the server's that may be replaced meanwhile, when memory is collected. */
+static PyObject *copy_shared(PyObject *dict) {
+    Py_INCREF(dict);
+    PyObject *copy = PyDict_Copy(dict);
+    Py_DECREF(dict);
+    return copy;
+}
+
 /* scope[key] = a copy of `dict`. */
 static int set_copy(PyObject *scope, PyObject *key, PyObject *dict) {
-    PyObject *copy = PyDict_Copy(dict);
+    PyObject *copy = copy_shared(dict);
     if (copy == NULL) {
         return -1;
     }
@@ -256,7 +264,7 @@ static int set_websocket_items(bolide_request *r, PyObject *scope, PyObject *sub
 /* A copy of `template` with the target in it. New reference, or NULL with an exception set. */
 static PyObject *scope_of_target(bolide_server *server, PyObject *template, const bolide_target *target) {
     bolide_asgi_state *as = server->st->asgi;
-    PyObject *scope = PyDict_Copy(template);
+    PyObject *scope = copy_shared(template);
     if (scope != NULL && (PyDict_SetItem(scope, as->str_path, target->path) < 0 ||
                           PyDict_SetItem(scope, as->str_raw_path, target->raw_path) < 0 ||
                           PyDict_SetItem(scope, as->str_query_string, target->query) < 0)) {
