@@ -80,6 +80,7 @@ typedef struct bolide_websocket bolide_websocket;
 typedef struct bolide_asgi_state {
     PyTypeObject *ServerType;
     PyTypeObject *RequestType;
+    PyTypeObject *WebSocketType; /* of the requests for one */
     PyTypeObject *ReceiveType;
     PyTypeObject *AwaitableType;
     PyTypeObject *AccessLogType;
@@ -168,22 +169,36 @@ typedef enum {
     BOLIDE_WEBSOCKET_CLOSED,     /* the application has closed or refused it */
 } bolide_websocket_state;
 
+/* What the logs tell of a request. */
+typedef struct {
+    PyObject *method; /* str */
+    PyObject *target; /* str; NULL when nothing is logged */
+    PyObject *client; /* likewise */
+} bolide_request_line;
+
 /* What a request for a WebSocket has until it is accepted. */
 typedef struct {
     bolide_ws_handshake handshake; /* what the client asked for */
-    bolide_response response;      /* the one that denies it */
-    PyObject *headers;             /* list: of a websocket.http.response.start that waits, or NULL */
+    bolide_request_line line;
+    bolide_response response; /* the one that denies it */
+    PyObject *headers;        /* list: of a websocket.http.response.start that waits, or NULL */
 } bolide_websocket_opening;
+
+/* Messages received and not yet taken: a ring. */
+typedef struct {
+    uint32_t first, cap; /* `cap` is a power of 2 */
+    size_t bytes;        /* in the messages */
+    PyObject *items[];
+} bolide_message_queue;
 
 /* What a request for a WebSocket has besides. The protocol itself is the connection's (ws/connection.h). */
 struct bolide_websocket {
-    PyObject **queue;                  /* ring of `cap` (a power of 2): messages received and not yet taken */
-    uint32_t first, count, cap;        /* of `queue` */
+    bolide_message_queue *queue;       /* or NULL: nothing */
+    uint32_t count;                    /* of messages in `queue` */
     uint16_t code;                     /* of the end; 0: not yet */
     bool connect_taken : 1;            /* the application got websocket.connect */
     bool gone : 1;                     /* the peer has closed, or vanished */
     uint8_t state;                     /* bolide_websocket_state */
-    size_t bytes;                      /* in the messages of `queue` */
     PyObject *reason;                  /* str: of the end, or NULL */
     bolide_websocket_opening *opening; /* NULL once it was accepted */
 };
@@ -195,9 +210,6 @@ struct bolide_request {
     vectorcallfunc send;                 /* calling the object sends a message */
     PyObject *scope;                     /* until the application is called, or has accepted a WebSocket */
     PyObject *task;                      /* while it is suspended */
-    PyObject *method, *target;           /* str, for the access log; NULL when there is none */
-    PyObject *client;                    /* likewise */
-    bolide_access *access;               /* for an access log with details, owned; else NULL */
     union {                              /* the awaitables that are suspended, strong: */
         bolide_awaitable *waiter;        /* ... the only one, or NULL */
         bolide_awaitable **waiters;      /* ... several, in their order; owned */
@@ -207,7 +219,10 @@ struct bolide_request {
     bolide_request *prev, *next; /* server->running */
     bolide_websocket *ws;        /* of a request for a WebSocket: `websocket`; else NULL */
     union {
-        struct {
+        bolide_websocket websocket; /* the end of an object of WebSocketType, which may live for hours */
+        struct {                    /* of one of RequestType: */
+            bolide_request_line line;
+            bolide_access *access; /* for an access log with details, owned; else NULL */
             PyObject *body; /* bytes received and not yet taken by the application, or NULL; no one else has it */
             bolide_response response;
             uint64_t file_offset; /* the piece of a file that is being sent: where it goes on */
@@ -215,7 +230,6 @@ struct bolide_request {
             uint64_t file_left;   /* ... and those that have not left and are not queued */
             int file;             /* ... a descriptor of our own plus 1, or 0: there is none */
         };
-        bolide_websocket websocket;
     };
 };
 
@@ -269,6 +283,20 @@ static inline bool bolide_request_is_gone(const bolide_request *r) {
     return r->conn == NULL || (r->flags & BOLIDE_REQUEST_TOLD) != 0;
 }
 
+/* A request on `conn`, for a WebSocket or not. The caller has the garbage collector track it, which lets others find it,
+ * once it can be used. New reference, or NULL with MemoryError set. */
+bolide_request *bolide_request_new(bolide_server *server, bolide_conn *conn, bool websocket);
+
+/* What the logs tell of it; NULL: nothing any more. */
+static inline bolide_request_line *bolide_request_get_line(bolide_request *r) {
+    if (r->ws == NULL) {
+        return &r->line;
+    }
+    return r->ws->opening != NULL ? &r->ws->opening->line : NULL;
+}
+
+void bolide_request_clear_line(bolide_request_line *line);
+
 /* Is this another thread than the loop's, which runs? */
 bool bolide_request_is_elsewhere(const bolide_request *r);
 
@@ -302,9 +330,9 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
  * that is not needed. */
 void bolide_scope_learn(bolide_server *server, PyObject *scope);
 
-/* Fill r->scope, and what the access log needs, from the head of its request. 0; the status to refuse it with; or -1
- * with an exception set. */
-int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_facts *facts);
+/* Fill the scope of a request, and what the logs need, from its head. *r becomes another request if it is for a
+ * WebSocket. 0; the status to refuse it with; or -1 with an exception set. */
+int bolide_scope_build(bolide_request **r, const bolide_head *head, bolide_head_facts *facts);
 
 /* --- send.c, receive.c, awaitable.c ----------------------------------------------------------- */
 
@@ -356,9 +384,12 @@ extern const bolide_ws_ops bolide_websocket_ops;
 /* Is it a request for a WebSocket, and are they served? */
 bool bolide_websocket_is_wanted(const bolide_server *server, const bolide_conn *c, const bolide_head_facts *facts);
 
-/* Make r->ws from the fields of the request. 0; the status to refuse it with; or -1 with an exception set.
- * *subprotocols becomes a new list. */
-int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subprotocols);
+/* Replace *r, a request that nobody knows yet, by one for a WebSocket, from its fields. 0; the status to refuse it
+ * with; or -1 with an exception set. *subprotocols becomes a new list. */
+int bolide_websocket_new(bolide_request **request, PyObject *headers, PyObject **subprotocols);
+
+/* Free ws->opening. */
+void bolide_websocket_end_opening(bolide_websocket *ws);
 
 /* Free what `ws` refers to. */
 void bolide_websocket_clear(bolide_websocket *ws);
@@ -443,8 +474,8 @@ void bolide_server_answered(bolide_server *server);
 
 /* --- state.c ---------------------------------------------------------------------------------- */
 
-extern PyType_Spec bolide_server_spec, bolide_request_spec, bolide_receive_spec, bolide_awaitable_spec,
-    bolide_access_log_spec;
+extern PyType_Spec bolide_server_spec, bolide_request_spec, bolide_websocket_spec, bolide_receive_spec,
+    bolide_awaitable_spec, bolide_access_log_spec;
 
 int bolide_asgi_init(PyObject *module, bolide_state *st);
 int bolide_asgi_traverse(bolide_state *st, visitproc visit, void *arg);

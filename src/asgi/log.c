@@ -41,11 +41,12 @@ void bolide_log_warning(bolide_server *server, const char *message) {
 void bolide_log_access(bolide_request *r, int status) {
     bolide_server *server = r->server;
     bolide_asgi_state *as = server->st->asgi;
-    if (server->access_log == NULL || r->target == NULL) {
+    const bolide_request_line *line = bolide_request_get_line(r);
+    if (server->access_log == NULL || line == NULL || line->target == NULL) {
         return;
     }
     if (server->access_details) {
-        if (r->access != NULL) {
+        if (r->ws == NULL && r->access != NULL) {
             r->access->status = status;
         }
         return;
@@ -53,7 +54,7 @@ void bolide_log_access(bolide_request *r, int status) {
     PyObject *number = PyLong_FromLong(status), *result = NULL;
     if (number != NULL) {
         PyObject *version = r->ws == NULL && r->response.http10 ? as->str_http_1_0 : as->str_http_1_1;
-        PyObject *args[] = {NULL, r->client, r->method, r->target, version, number};
+        PyObject *args[] = {NULL, line->client, line->method, line->target, version, number};
         result = PyObject_Vectorcall(server->access_log, args + 1, 5 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
     if (result == NULL) {
@@ -73,7 +74,7 @@ static void access_free(bolide_access *a) {
 }
 
 int bolide_access_begin(bolide_request *r) {
-    if (!r->server->access_details || r->target == NULL || r->ws != NULL) {
+    if (!r->server->access_details || r->ws != NULL || r->line.target == NULL) {
         return 0;
     }
     bolide_access *a = PyMem_Calloc(1, sizeof(*a));
@@ -113,14 +114,14 @@ void bolide_access_sent(bolide_request *r, PyObject *body) {
 void bolide_access_end(bolide_request *r) {
     bolide_server *server = r->server;
     bolide_asgi_state *as = server->st->asgi;
-    bolide_access *a = r->access;
+    bolide_access *a = r->ws == NULL ? r->access : NULL;
     if (a == NULL) {
         return;
     }
     r->access = NULL;
     PyObject *result = NULL;
-    PyObject *args = Py_BuildValue("(OOOOidKOO)", r->client != NULL ? r->client : Py_None, r->method, r->target,
-                                   r->response.http10 ? as->str_http_1_0 : as->str_http_1_1, a->status,
+    PyObject *args = Py_BuildValue("(OOOOidKOO)", r->line.client != NULL ? r->line.client : Py_None, r->line.method,
+                                   r->line.target, r->response.http10 ? as->str_http_1_0 : as->str_http_1_1, a->status,
                                    (double)(uv_hrtime() - a->began) / 1e9, (unsigned long long)a->sent,
                                    a->headers != NULL ? a->headers : Py_None,
                                    a->response_headers != NULL ? a->response_headers : Py_None);
@@ -155,19 +156,20 @@ static bool wants_info(bolide_server *server) {
 
 void bolide_log_websocket(bolide_request *r, PyObject *what) {
     bolide_server *server = r->server;
-    if (r->target == NULL || !wants_info(server)) {
+    const bolide_request_line *line = bolide_request_get_line(r);
+    if (line == NULL || line->target == NULL || !wants_info(server)) {
         return;
     }
     PyObject *client;
-    if (r->client != NULL && PyTuple_Check(r->client) && PyTuple_GET_SIZE(r->client) == 2) {
-        client = PyUnicode_FromFormat("%S:%S", PyTuple_GET_ITEM(r->client, 0), PyTuple_GET_ITEM(r->client, 1));
+    if (line->client != NULL && PyTuple_Check(line->client) && PyTuple_GET_SIZE(line->client) == 2) {
+        client = PyUnicode_FromFormat("%S:%S", PyTuple_GET_ITEM(line->client, 0), PyTuple_GET_ITEM(line->client, 1));
     } else {
         client = PyUnicode_FromString("");
     }
     PyObject *text = PyUnicode_FromString("%s - \"WebSocket %s\" %s"), *result = NULL;
     if (client != NULL && text != NULL) {
-        result =
-            PyObject_CallMethodObjArgs(server->logger, server->st->asgi->str_info, text, client, r->target, what, NULL);
+        result = PyObject_CallMethodObjArgs(server->logger, server->st->asgi->str_info, text, client, line->target,
+                                            what, NULL);
     }
     if (result == NULL) {
         report(server);

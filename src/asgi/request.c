@@ -16,17 +16,19 @@ bool bolide_request_is_elsewhere(const bolide_request *r) {
     return owner != 0 && owner != PyThread_get_thread_ident();
 }
 
-/* The caller has the garbage collector track it, which lets others find it, once it can be used. */
-static bolide_request *request_new(bolide_server *server, bolide_conn *conn) {
+bolide_request *bolide_request_new(bolide_server *server, bolide_conn *conn, bool websocket) {
     bolide_asgi_state *as = server->st->asgi;
-    bolide_request *r = (bolide_request *)bolide_freelist_new(&as->free_requests, as->RequestType);
+    PyTypeObject *type = websocket ? as->WebSocketType : as->RequestType;
+    bolide_request *r = websocket ? PyObject_GC_New(bolide_request, type)
+                                  : (bolide_request *)bolide_freelist_new(&as->free_requests, type);
     if (r == NULL) {
         return NULL;
     }
-    memset((char *)r + sizeof(PyObject), 0, sizeof(*r) - sizeof(PyObject));
+    memset((char *)r + sizeof(PyObject), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
+    r->ws = websocket ? &r->websocket : NULL;
     r->server = (bolide_server *)Py_NewRef(server);
     r->conn = conn;
-    r->send = bolide_send;
+    r->send = websocket ? bolide_websocket_send : bolide_send;
     return r;
 }
 
@@ -260,12 +262,13 @@ static int apply_forwarded(bolide_request *r) {
         return -1;
     }
     Py_DECREF(result);
-    if (r->client != NULL) {
+    bolide_request_line *line = bolide_request_get_line(r);
+    if (line != NULL && line->client != NULL) {
         PyObject *client = PyDict_GetItemWithError(r->scope, bolide_asgi_of(r)->str_client);
         if (client == NULL) {
             return PyErr_Occurred() ? -1 : 0;
         }
-        Py_SETREF(r->client, Py_NewRef(client));
+        Py_SETREF(line->client, Py_NewRef(client));
     }
     return 0;
 }
@@ -340,12 +343,12 @@ static bool asks_for_health(const bolide_server *server, const bolide_conn *c, c
 static int on_head(bolide_conn *c, const bolide_head *head) {
     bolide_server *server = (bolide_server *)c->http->owner;
     bolide_head_facts facts;
-    bolide_request *r = request_new(server, NULL);
+    bolide_request *r = bolide_request_new(server, NULL, false);
     if (r == NULL) {
         return -1;
     }
     r->conn = c;
-    int status = bolide_scope_build(r, head, &facts);
+    int status = bolide_scope_build(&r, head, &facts);
     r->conn = NULL;
     if (status == 0 && server->health_path != NULL && r->ws == NULL && asks_for_health(server, c, head)) {
         r->flags |= BOLIDE_REQUEST_HEALTH;
@@ -524,7 +527,13 @@ const bolide_http_ops bolide_request_ops = {
     .on_count = on_count,
 };
 
-/* --- the type --------------------------------------------------------------------------------- */
+/* --- the types -------------------------------------------------------------------------------- */
+
+void bolide_request_clear_line(bolide_request_line *line) {
+    Py_CLEAR(line->method);
+    Py_CLEAR(line->target);
+    Py_CLEAR(line->client);
+}
 
 static int request_traverse(PyObject *self, visitproc visit, void *arg) {
     bolide_request *r = (bolide_request *)self;
@@ -535,7 +544,7 @@ static int request_traverse(PyObject *self, visitproc visit, void *arg) {
     if (r->ws != NULL && r->ws->opening != NULL) {
         Py_VISIT(r->ws->opening->headers);
     }
-    if (r->access != NULL) {
+    if (r->ws == NULL && r->access != NULL) {
         Py_VISIT(r->access->headers);
         Py_VISIT(r->access->response_headers);
     }
@@ -558,17 +567,16 @@ static void request_dealloc(PyObject *self) {
     PyObject_GC_UnTrack(self);
     Py_CLEAR(r->scope);
     Py_CLEAR(r->task);
-    Py_CLEAR(r->method);
-    Py_CLEAR(r->target);
-    Py_CLEAR(r->client);
-    bolide_access_free(r);
     if (r->ws != NULL) {
         bolide_websocket_clear(r->ws);
+        PyObject_GC_Del(self);
     } else {
+        bolide_request_clear_line(&r->line);
+        bolide_access_free(r);
         Py_CLEAR(r->body);
+        bolide_file_end(r);
+        bolide_freelist_keep(&server->st->asgi->free_requests, self, FREELIST_MAX);
     }
-    bolide_file_end(r);
-    bolide_freelist_keep(&server->st->asgi->free_requests, self, FREELIST_MAX);
     Py_DECREF(server);
     Py_DECREF(type);
 }
@@ -591,6 +599,14 @@ static PyType_Slot slots[] = {
 PyType_Spec bolide_request_spec = {
     .name = "bolide._core.Send",
     .basicsize = sizeof(bolide_request),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};
+
+PyType_Spec bolide_websocket_spec = {
+    .name = "bolide._core.WebSocketSend",
+    .basicsize = offsetof(bolide_request, websocket) + sizeof(bolide_websocket),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION |
              Py_TPFLAGS_IMMUTABLETYPE,
     .slots = slots,

@@ -300,7 +300,8 @@ static int set_items(bolide_request *r, PyObject *scope, PyObject *headers) {
     if (r->ws == NULL && (set_copy(scope, as->str_asgi, server->asgi) < 0 || set_extensions(server, scope) < 0)) {
         return -1;
     }
-    if (r->ws == NULL && r->method != as->methods[HTTP_GET] && PyDict_SetItem(scope, as->str_method, r->method) < 0) {
+    if (r->ws == NULL && r->line.method != as->methods[HTTP_GET] &&
+        PyDict_SetItem(scope, as->str_method, r->line.method) < 0) {
         return -1;
     }
     if (r->ws == NULL && r->response.http10 && PyDict_SetItem(scope, as->str_http_version, as->str_http_1_0) < 0) {
@@ -364,8 +365,9 @@ static int make_scope(bolide_request *r, PyObject *headers, const bolide_target 
     }
     r->scope = scope;
     if (target->logged != NULL) {
-        r->target = Py_NewRef(target->logged);
-        r->client = Py_NewRef(c->client);
+        bolide_request_line *line = bolide_request_get_line(r);
+        line->target = Py_NewRef(target->logged);
+        line->client = Py_NewRef(c->client);
     }
     return 0;
 }
@@ -380,10 +382,11 @@ static PyObject *method_of(const bolide_server *server, const bolide_conn *c, co
     return PyUnicode_DecodeASCII(method, (Py_ssize_t)len, NULL);
 }
 
-int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_facts *facts) {
+int bolide_scope_build(bolide_request **request, const bolide_head *head, bolide_head_facts *facts) {
+    bolide_request *r = *request;
     bolide_http *http = &r->server->http;
     bolide_conn *c = r->conn;
-    if ((r->method = method_of(r->server, c, head)) == NULL) {
+    if ((r->line.method = method_of(r->server, c, head)) == NULL) {
         return -1;
     }
     r->response.http10 = (c->flags & BOLIDE_CONN_HTTP10) != 0;
@@ -395,7 +398,8 @@ int bolide_scope_build(bolide_request *r, const bolide_head *head, bolide_head_f
     PyObject *subprotocols = NULL;
     int status = bolide_head_check(c, head, facts);
     if (status == 0 && bolide_websocket_is_wanted(r->server, c, facts)) {
-        status = bolide_websocket_new(r, headers, &subprotocols);
+        status = bolide_websocket_new(request, headers, &subprotocols);
+        r = *request;
     }
     if (status == 0) {
         bolide_target target;

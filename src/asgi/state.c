@@ -58,6 +58,7 @@ static int make_objects(bolide_asgi_state *as, bolide_state *st) {
 static int make_types(PyObject *module, bolide_asgi_state *as) {
     if (bolide_add_type(module, &bolide_server_spec, NULL, &as->ServerType, true) < 0 ||
         bolide_add_type(module, &bolide_request_spec, NULL, &as->RequestType, false) < 0 ||
+        bolide_add_type(module, &bolide_websocket_spec, NULL, &as->WebSocketType, false) < 0 ||
         bolide_add_type(module, &bolide_receive_spec, NULL, &as->ReceiveType, false) < 0 ||
         bolide_add_type(module, &bolide_awaitable_spec, NULL, &as->AwaitableType, false) < 0 ||
         bolide_add_type(module, &bolide_access_log_spec, NULL, &as->AccessLogType, true) < 0) {
@@ -101,6 +102,7 @@ int bolide_asgi_traverse(bolide_state *st, visitproc visit, void *arg) {
     }
     Py_VISIT(as->ServerType);
     Py_VISIT(as->RequestType);
+    Py_VISIT(as->WebSocketType);
     Py_VISIT(as->ReceiveType);
     Py_VISIT(as->AwaitableType);
     Py_VISIT(as->AccessLogType);
@@ -125,6 +127,7 @@ void bolide_asgi_clear(bolide_state *st) {
     Py_CLEAR(as->done);
     Py_CLEAR(as->ServerType);
     Py_CLEAR(as->RequestType);
+    Py_CLEAR(as->WebSocketType);
     Py_CLEAR(as->ReceiveType);
     Py_CLEAR(as->AwaitableType);
     Py_CLEAR(as->AccessLogType);

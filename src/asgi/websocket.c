@@ -16,62 +16,83 @@ bool bolide_websocket_is_wanted(const bolide_server *server, const bolide_conn *
            c->exchange->parser.method == HTTP_GET && (c->flags & BOLIDE_CONN_HTTP10) == 0;
 }
 
-int bolide_websocket_new(bolide_request *r, PyObject *headers, PyObject **subprotocols) {
+int bolide_websocket_new(bolide_request **request, PyObject *headers, PyObject **subprotocols) {
+    bolide_request *r = *request;
     const llhttp_t *parser = &r->conn->exchange->parser;
     if ((parser->flags & F_TRANSFER_ENCODING) != 0 || parser->content_length > 0) {
         return 400; /* what follows the request are frames */
     }
-    bolide_websocket *ws = &r->websocket;
-    memset(ws, 0, sizeof(*ws));
-    if ((ws->opening = calloc(1, sizeof(*ws->opening))) == NULL) {
+    bolide_websocket_opening *opening = calloc(1, sizeof(*opening));
+    if (opening == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    int status = bolide_ws_handshake_read(&ws->opening->handshake, headers, r->server->ws_deflate, subprotocols);
-    if (status != 0) {
-        bolide_websocket_clear(ws);
-        memset(ws, 0, sizeof(*ws));
-        return status;
+    int status = bolide_ws_handshake_read(&opening->handshake, headers, r->server->ws_deflate, subprotocols);
+    bolide_request *websocket = status == 0 ? bolide_request_new(r->server, r->conn, true) : NULL;
+    if (websocket == NULL) {
+        free(opening);
+        return status != 0 ? status : -1;
     }
-    r->ws = ws;
-    r->send = bolide_websocket_send;
+    opening->line = r->line;
+    memset(&r->line, 0, sizeof(r->line));
+    websocket->ws->opening = opening;
+    r->conn = NULL;
+    Py_DECREF(r);
+    *request = websocket;
     return 0;
 }
 
+void bolide_websocket_end_opening(bolide_websocket *ws) {
+    bolide_websocket_opening *opening = ws->opening;
+    ws->opening = NULL;
+    if (opening != NULL) {
+        bolide_request_clear_line(&opening->line);
+        Py_XDECREF(opening->headers);
+        free(opening);
+    }
+}
+
 void bolide_websocket_clear(bolide_websocket *ws) {
+    bolide_message_queue *queue = ws->queue;
     while (ws->count > 0) {
-        Py_DECREF(ws->queue[ws->first++ & (ws->cap - 1)]);
+        Py_DECREF(queue->items[queue->first++ & (queue->cap - 1)]);
         ws->count--;
     }
-    free(ws->queue);
-    if (ws->opening != NULL) {
-        Py_XDECREF(ws->opening->headers);
-        free(ws->opening);
-    }
+    free(queue);
+    bolide_websocket_end_opening(ws);
     Py_XDECREF(ws->reason);
 }
 
 /* --- the queue of messages received ------------------------------------------------------------------------------- */
 
+/* Room for one more message. False when there is no memory. */
+static bool grow_queue(bolide_websocket *ws) {
+    const bolide_message_queue *old = ws->queue;
+    uint32_t cap = old == NULL ? QUEUE_MIN : old->cap * 2;
+    bolide_message_queue *queue = malloc(sizeof(*queue) + cap * sizeof(PyObject *));
+    if (queue == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < ws->count; i++) {
+        queue->items[i] = old->items[(old->first + i) & (old->cap - 1)];
+    }
+    queue->first = 0;
+    queue->cap = cap;
+    queue->bytes = old != NULL ? old->bytes : 0;
+    free(ws->queue);
+    ws->queue = queue;
+    return true;
+}
+
 /* Takes the reference. False when there is no memory. */
 static bool push(bolide_websocket *ws, PyObject *message, size_t len) {
-    if (ws->count == ws->cap) {
-        uint32_t cap = ws->cap == 0 ? QUEUE_MIN : ws->cap * 2;
-        PyObject **queue = malloc(cap * sizeof(*queue));
-        if (queue == NULL) {
-            Py_DECREF(message);
-            return false;
-        }
-        for (uint32_t i = 0; i < ws->count; i++) {
-            queue[i] = ws->queue[(ws->first + i) & (ws->cap - 1)];
-        }
-        free(ws->queue);
-        ws->queue = queue;
-        ws->first = 0;
-        ws->cap = cap;
+    if ((ws->queue == NULL || ws->count == ws->queue->cap) && !grow_queue(ws)) {
+        Py_DECREF(message);
+        return false;
     }
-    ws->queue[(ws->first + ws->count++) & (ws->cap - 1)] = message;
-    ws->bytes += len;
+    bolide_message_queue *queue = ws->queue;
+    queue->items[(queue->first + ws->count++) & (queue->cap - 1)] = message;
+    queue->bytes += len;
     return true;
 }
 
@@ -84,19 +105,20 @@ static size_t size_of(PyObject *message) {
 }
 
 static PyObject *pop(bolide_websocket *ws) {
-    PyObject *message = ws->queue[ws->first++ & (ws->cap - 1)];
+    bolide_message_queue *queue = ws->queue;
+    PyObject *message = queue->items[queue->first++ & (queue->cap - 1)];
     size_t len = size_of(message);
-    ws->bytes = --ws->count == 0 || len > ws->bytes ? 0 : ws->bytes - len;
-    if (ws->count == 0 && ws->cap > QUEUE_KEPT) {
-        free(ws->queue);
+    queue->bytes = --ws->count == 0 || len > queue->bytes ? 0 : queue->bytes - len;
+    if (ws->count == 0 && queue->cap > QUEUE_KEPT) {
+        free(queue);
         ws->queue = NULL;
-        ws->cap = ws->first = 0;
     }
     return message;
 }
 
 static bool is_full(const bolide_request *r) {
-    return r->ws->count >= r->server->ws_max_queue || r->ws->bytes >= QUEUE_HIGH_WATER;
+    const bolide_message_queue *queue = r->ws->queue;
+    return r->ws->count >= r->server->ws_max_queue || (queue != NULL && queue->bytes >= QUEUE_HIGH_WATER);
 }
 
 /* --- receive() ---------------------------------------------------------------------------------------------------- */

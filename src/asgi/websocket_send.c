@@ -77,11 +77,7 @@ static int send_accept(bolide_request *r, PyObject *message) {
     }
     log_status(r, 101);
     /* It may be idle for hours: what only the handshake needed goes. */
-    free(ws->opening);
-    ws->opening = NULL;
-    Py_CLEAR(r->method);
-    Py_CLEAR(r->target);
-    Py_CLEAR(r->client);
+    bolide_websocket_end_opening(ws);
     if (r->scope != NULL) {
         bolide_scope_learn(r->server, r->scope);
         Py_CLEAR(r->scope);
