@@ -283,8 +283,8 @@ static inline bool bolide_request_is_gone(const bolide_request *r) {
     return r->conn == NULL || (r->flags & BOLIDE_REQUEST_TOLD) != 0;
 }
 
-/* A request on `conn`, for a WebSocket or not. The caller has the garbage collector track it, which lets others find it,
- * once it can be used. New reference, or NULL with MemoryError set. */
+/* A request on `conn`, for a WebSocket or not. The caller has the garbage collector track it, which lets others find
+ * it, once it can be used. New reference, or NULL with MemoryError set. */
 bolide_request *bolide_request_new(bolide_server *server, bolide_conn *conn, bool websocket);
 
 /* What the logs tell of it; NULL: nothing any more. */

@@ -91,7 +91,7 @@ static void refuse(bolide_conn *c, int status) {
 
 /* A Python exception is set that no application code caused: there is no memory. */
 static void fail(bolide_conn *c) {
-    bolide_loop_report(c->stream.loop, "HTTP connection failed", NULL, NULL);
+    bolide_loop_report(bolide_stream_loop(&c->stream), "HTTP connection failed", NULL, NULL);
     bolide_conn_abort(c);
 }
 
@@ -155,7 +155,7 @@ static void end_exchange(bolide_conn *c) {
 }
 
 void bolide_conn_start(bolide_conn *c) {
-    bolide_loop *loop = c->stream.loop;
+    bolide_loop *loop = bolide_stream_loop(&c->stream);
     bolide_loop_begin_step(loop); /* may close it */
     const unsigned state = BOLIDE_CONN_HEAD | BOLIDE_CONN_STARTED;
     if (bolide_conn_is_open(c) && (c->flags & state) == BOLIDE_CONN_HEAD && c->request != NULL) {
@@ -472,7 +472,8 @@ void bolide_conn_shut(bolide_conn *c) {
 static int start_tls(bolide_conn *c, PyObject *tls) {
     bolide_tls_options options = {.context = tls, .server_side = true};
     if (bolide_stream_start_tls(&c->stream, &options) < 0) {
-        bolide_loop_report(c->stream.loop, "TLS could not be started for an incoming connection", NULL, NULL);
+        bolide_loop_report(bolide_stream_loop(&c->stream), "TLS could not be started for an incoming connection", NULL,
+                           NULL);
         return -1;
     }
     return 0;
@@ -480,7 +481,7 @@ static int start_tls(bolide_conn *c, PyObject *tls) {
 
 void bolide_conn_open(bolide_http *http, int fd, bool pipe, PyObject *tls) {
     bolide_conn *c = calloc(1, sizeof(*c));
-    if (c == NULL || bolide_stream_setup(&c->stream, http->loop, pipe, &stream_ops) != 0) {
+    if (c == NULL || bolide_stream_setup(&c->stream, http->loop, &stream_ops) != 0) {
         free(c);
         close(fd);
         return;

@@ -29,7 +29,7 @@ static const bolide_watermarks default_water = {BOLIDE_HIGH_WATER, BOLIDE_HIGH_W
 /* --- the flush list --------------------------------------------------------------------------- */
 
 void bolide_stream_list(bolide_stream *s) {
-    bolide_loop *loop = s->loop;
+    bolide_loop *loop = bolide_stream_loop(s);
     if (s->flags & (BOLIDE_STREAM_LISTED | BOLIDE_STREAM_IN_FLIGHT)) {
         return;
     }
@@ -48,7 +48,7 @@ void bolide_stream_list(bolide_stream *s) {
 }
 
 static void unlist(bolide_stream *s) {
-    bolide_loop *loop = s->loop;
+    bolide_loop *loop = bolide_stream_loop(s);
     if (!(s->flags & BOLIDE_STREAM_LISTED)) {
         return;
     }
@@ -133,7 +133,7 @@ int bolide_stream_write(bolide_stream *s, const char *data, size_t len) {
     if (len == 0 || !bolide_stream_takes_output(s)) {
         return 0;
     }
-    if (bolide_out_write(s->loop, gathered(s), is_locked(s), data, len) < 0) {
+    if (bolide_out_write(bolide_stream_loop(s), gathered(s), is_locked(s), data, len) < 0) {
         return -1;
     }
     account(s, len);
@@ -145,7 +145,7 @@ int bolide_stream_write_object(bolide_stream *s, PyObject *bytes) {
     if (len == 0 || !bolide_stream_takes_output(s)) {
         return 0;
     }
-    if (bolide_out_write_object(s->loop, gathered(s), is_locked(s), bytes) < 0) {
+    if (bolide_out_write_object(bolide_stream_loop(s), gathered(s), is_locked(s), bytes) < 0) {
         return -1;
     }
     account(s, len);
@@ -156,7 +156,7 @@ int bolide_stream_write_owned(bolide_stream *s, const char *data, size_t len, Py
     if (len == 0 || !bolide_stream_takes_output(s)) {
         return 0;
     }
-    if (bolide_out_write_owned(s->loop, gathered(s), is_locked(s), data, len, owner) < 0) {
+    if (bolide_out_write_owned(bolide_stream_loop(s), gathered(s), is_locked(s), data, len, owner) < 0) {
         return -1;
     }
     account(s, len);
@@ -164,7 +164,7 @@ int bolide_stream_write_owned(bolide_stream *s, const char *data, size_t len, Py
 }
 
 char *bolide_stream_reserve(bolide_stream *s, size_t len) {
-    bolide_outblock *block = bolide_out_room(s->loop, gathered(s), is_locked(s), len);
+    bolide_outblock *block = bolide_out_room(bolide_stream_loop(s), gathered(s), is_locked(s), len);
     return block == NULL ? NULL : block->data + block->used;
 }
 
@@ -178,9 +178,9 @@ void bolide_stream_commit(bolide_stream *s, size_t len) {
 
 static void drop_output(bolide_stream *s) {
     /* What is in flight libuv still reads: its callback frees it. */
-    bolide_out_clear(s->loop, &s->out, (s->flags & BOLIDE_STREAM_IN_FLIGHT) != 0);
+    bolide_out_clear(bolide_stream_loop(s), &s->out, (s->flags & BOLIDE_STREAM_IN_FLIGHT) != 0);
     if (s->tls != NULL) {
-        bolide_out_clear(s->loop, &s->tls->plain, false);
+        bolide_out_clear(bolide_stream_loop(s), &s->tls->plain, false);
     }
     s->pending = 0;
 }
@@ -229,13 +229,13 @@ static void after_output(bolide_stream *s) {
 static void on_written(uv_write_t *req, int status) {
     bolide_outblock *block = req->data;
     bolide_stream *s = block->stream;
-    bolide_loop_enter(s->loop);
+    bolide_loop_enter(bolide_stream_loop(s));
     s->flags &= ~(unsigned)BOLIDE_STREAM_IN_FLIGHT;
     bool dropped = !(s->flags & BOLIDE_STREAM_OPEN) || (s->flags & BOLIDE_STREAM_BROKEN);
     if (!dropped) {
         s->pending -= bolide_out_pending(block);
     }
-    bolide_out_pop(s->loop, &s->out);
+    bolide_out_pop(bolide_stream_loop(s), &s->out);
     if (dropped) {
         return;
     }
@@ -318,7 +318,7 @@ static int send_block(bolide_stream *s) {
             return status < 0 ? status : 1;
         }
     }
-    bolide_out_pop(s->loop, &s->out);
+    bolide_out_pop(bolide_stream_loop(s), &s->out);
     return 0;
 }
 
@@ -333,7 +333,7 @@ void bolide_stream_send(bolide_stream *s) {
 }
 
 void bolide_stream_flush(bolide_stream *s) {
-    bolide_loop_claim(s->loop);
+    bolide_loop_claim(bolide_stream_loop(s));
     unlist(s);
     const unsigned halted = BOLIDE_STREAM_IN_FLIGHT | BOLIDE_STREAM_BROKEN;
     if (!(s->flags & BOLIDE_STREAM_OPEN) || (s->flags & halted)) {
@@ -404,8 +404,8 @@ static bool receive(bolide_stream *s, const uv_buf_t *buf) {
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOTSOCK)) {
         return false;
     }
-    s->loop->received = got > 0 ? got : got == 0 ? UV_EOF : -errno;
-    s->loop->received_to = *buf;
+    bolide_stream_loop(s)->received = got > 0 ? got : got == 0 ? UV_EOF : -errno;
+    bolide_stream_loop(s)->received_to = *buf;
     s->flags |= BOLIDE_STREAM_RECEIVED;
     return true;
 }
@@ -413,18 +413,18 @@ static bool receive(bolide_stream *s, const uv_buf_t *buf) {
 /* What receive() has brought, as uv_read_start() would tell it. */
 static ssize_t take_received(bolide_stream *s, uv_buf_t *buf) {
     s->flags &= ~(unsigned)BOLIDE_STREAM_RECEIVED;
-    *buf = s->loop->received_to;
-    if (s->loop->received < 0) {
+    *buf = bolide_stream_loop(s)->received_to;
+    if (bolide_stream_loop(s)->received < 0) {
         uv_read_stop(&s->uv.stream);
     }
-    return s->loop->received;
+    return bolide_stream_loop(s)->received;
 }
 
 static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
     (void)hint;
-    bolide_stream *s = handle->data;
-    bolide_loop_enter(s->loop);
-    *buf = uv_buf_init(s->loop->read_buf, BOLIDE_READ_BUF);
+    bolide_stream *s = (bolide_stream *)handle;
+    bolide_loop_enter(bolide_stream_loop(s));
+    *buf = uv_buf_init(bolide_stream_loop(s)->read_buf, BOLIDE_READ_BUF);
     bool wanted = (s->flags & BOLIDE_STREAM_POLLED) != 0;
     if (wanted && s->tls == NULL && s->ops->on_alloc != NULL) {
         s->flags |= BOLIDE_STREAM_ALLOCATING;
@@ -440,8 +440,8 @@ static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
 }
 
 static void on_closed(uv_handle_t *handle) {
-    bolide_stream *s = handle->data;
-    bolide_loop_enter(s->loop);
+    bolide_stream *s = (bolide_stream *)handle;
+    bolide_loop_enter(bolide_stream_loop(s));
     drop_output(s); /* what was reserved after the close */
     s->ops->on_close(s);
 }
@@ -468,9 +468,9 @@ static bool unused(bolide_stream *s) {
 }
 
 static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
-    bolide_stream *s = handle->data;
+    bolide_stream *s = (bolide_stream *)handle;
     uv_buf_t received;
-    bolide_loop_enter(s->loop);
+    bolide_loop_enter(bolide_stream_loop(s));
     if (s->flags & BOLIDE_STREAM_RECEIVED) {
         nread = take_received(s, &received);
         buf = &received;
@@ -506,7 +506,7 @@ static void on_read(uv_stream_t *handle, ssize_t nread, const uv_buf_t *buf) {
 }
 
 int bolide_stream_poll_start(bolide_stream *s) {
-    bolide_loop_claim(s->loop);
+    bolide_loop_claim(bolide_stream_loop(s));
     if (s->flags & BOLIDE_STREAM_POLLED) {
         return 0;
     }
@@ -551,25 +551,24 @@ void bolide_stream_read_stop(bolide_stream *s) {
 
 /* --- opening and closing ---------------------------------------------------------------------- */
 
-int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, bool pipe, const bolide_stream_ops *ops) {
+int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, const bolide_stream_ops *ops) {
     bolide_loop_claim(loop);
     if (!loop->uv_ready) {
         return UV_ECANCELED;
     }
     memset(s, 0, sizeof(*s));
-    s->loop = loop;
+    s->uv.handle.data = loop;
     s->ops = ops;
     s->water = &default_water;
-    int status = pipe ? uv_pipe_init(&loop->uv, &s->uv.pipe, 0) : uv_tcp_init(&loop->uv, &s->uv.tcp);
+    int status = uv_tcp_init(&loop->uv, &s->uv.tcp);
     if (status == 0) {
-        s->uv.handle.data = s;
         s->flags = BOLIDE_STREAM_OPEN;
     }
     return status;
 }
 
 int bolide_stream_open(bolide_stream *s, int fd) {
-    return s->uv.handle.type == UV_TCP ? uv_tcp_open(&s->uv.tcp, fd) : uv_pipe_open(&s->uv.pipe, fd);
+    return uv_tcp_open(&s->uv.tcp, fd);
 }
 
 int bolide_stream_accept(bolide_stream *s, uv_stream_t *listener) {
@@ -609,7 +608,7 @@ void bolide_stream_close_when_flushed(bolide_stream *s) {
 }
 
 void bolide_stream_close(bolide_stream *s) {
-    bolide_loop_claim(s->loop);
+    bolide_loop_claim(bolide_stream_loop(s));
     if (!(s->flags & BOLIDE_STREAM_OPEN)) {
         return;
     }

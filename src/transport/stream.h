@@ -60,10 +60,8 @@ struct bolide_stream {
     union {
         uv_handle_t handle;
         uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv;
-    bolide_loop *loop; /* borrowed: the owner is a resource of the loop */
+        uv_tcp_t tcp; /* for a Unix socket, too: a uv_pipe_t does no more with one, and is larger */
+    } uv;             /* its `data` is the loop, borrowed: the owner is a resource of it */
     const bolide_stream_ops *ops;
     bolide_stream *flush_prev, *flush_next; /* the loop's flush list */
     bolide_outlist out;                     /* gathered output; the first block may be in flight */
@@ -93,9 +91,12 @@ enum {
     BOLIDE_STREAM_PATIENT = 4096,      /* gathers up to BOLIDE_FLUSH_LATER while the socket takes all: owner's choice */
 };
 
-/* Prepare the struct and the uv handle (TCP, or a Unix socket with `pipe`). 0, or a negative uv code: then nothing
- * needs to be closed. */
-int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, bool pipe, const bolide_stream_ops *ops);
+static inline bolide_loop *bolide_stream_loop(const bolide_stream *s) {
+    return s->uv.handle.data;
+}
+
+/* Prepare the struct and the uv handle. 0, or a negative uv code: then nothing needs to be closed. */
+int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, const bolide_stream_ops *ops);
 
 /* After setup: adopt the connected descriptor `fd`, which libuv owns on success. 0 or a negative uv code; the stream
  * must be closed either way. */

@@ -78,7 +78,7 @@ static void arm_timer(bolide_tls *tls, PyObject *seconds) {
     if (tls->stream == NULL) {
         return; /* closed by that conversion */
     }
-    tls->timer = bolide_loop_call_later(tls->stream->loop, delay, (PyObject *)tls, argv, 1, NULL);
+    tls->timer = bolide_loop_call_later(bolide_stream_loop(tls->stream), delay, (PyObject *)tls, argv, 1, NULL);
     if (tls->timer == NULL) {
         bolide_tls_fail(tls);
     }
@@ -291,7 +291,7 @@ int bolide_stream_start_tls(bolide_stream *s, const bolide_tls_options *options)
         PyErr_SetString(PyExc_RuntimeError, "the stream is closed, or has TLS already");
         return -1;
     }
-    bolide_tls *tls = tls_new(s->loop, options);
+    bolide_tls *tls = tls_new(bolide_stream_loop(s), options);
     if (tls == NULL) {
         return -1;
     }

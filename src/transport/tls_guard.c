@@ -24,7 +24,7 @@ static bolide_tls *usable(const guard *g) {
         PyErr_SetString(g->over, "the transport is closed");
         return NULL;
     }
-    if (is_foreign_thread(tls->stream->loop)) {
+    if (is_foreign_thread(bolide_stream_loop(tls->stream))) {
         PyErr_SetString(PyExc_RuntimeError, "the SSLObject of a transport reads and writes only in its loop's thread");
         return NULL;
     }

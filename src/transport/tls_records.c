@@ -73,7 +73,7 @@ static void deliver(bolide_tls *tls, sink *to) {
 /* Find out where plaintext goes: `expected` bytes at most, 0: not known. false: nowhere. */
 static bool open_sink(bolide_tls *tls, sink *to, size_t expected) {
     bolide_stream *s = tls->stream;
-    char *shared = s->loop->tls->in;
+    char *shared = bolide_stream_loop(s)->tls->in;
     bool known = expected > 0 && expected < BOLIDE_READ_BUF;
     uv_buf_t buf = uv_buf_init(shared, known ? (unsigned)expected : BOLIDE_READ_BUF);
     if (s->ops->on_alloc != NULL) {
@@ -179,7 +179,7 @@ static step advance_owner(bolide_tls *tls, sink *to, const char *data, size_t le
     const step end = {.ended = true};
     size_t part = 0, expected = 0;
     uint32_t count = 0;
-    if (!owner_reads(tls) || tls->stream->loop->tls->busy) {
+    if (!owner_reads(tls) || bolide_stream_loop(tls->stream)->tls->busy) {
         return end;
     }
     if (tls->records == 0) {
@@ -340,7 +340,7 @@ void bolide_tls_deliver_kept(bolide_tls *tls) {
 void bolide_tls_come_back(bolide_tls *tls) {
     if (!(tls->flags & TLS_RESUMING)) {
         tls->flags |= TLS_RESUMING;
-        if (bolide_loop_schedule(tls->stream->loop, (PyObject *)tls, NULL, 0, NULL) < 0) {
+        if (bolide_loop_schedule(bolide_stream_loop(tls->stream), (PyObject *)tls, NULL, 0, NULL) < 0) {
             bolide_tls_fail(tls);
         }
     }
@@ -407,7 +407,7 @@ static void take(bolide_tls *tls, size_t len) {
             return;
         }
         len -= pending;
-        bolide_out_pop(s->loop, &tls->plain);
+        bolide_out_pop(bolide_stream_loop(s), &tls->plain);
     }
 }
 

@@ -86,7 +86,7 @@ void bolide_tls_free_shared(bolide_loop *loop) {
 }
 
 static PyObject *show(bolide_tls *tls, char *data, size_t len, bool readonly) {
-    window *w = tls->stream->loop->tls->window;
+    window *w = bolide_stream_loop(tls->stream)->tls->window;
     w->data = data;
     w->len = (Py_ssize_t)len;
     w->readonly = readonly;
@@ -202,7 +202,7 @@ Py_ssize_t bolide_ssl_drain(bolide_tls *tls) {
     bolide_stream *s = tls->stream;
     if (len > 0 && s != NULL) {
         bool locked = (s->flags & BOLIDE_STREAM_IN_FLIGHT) != 0;
-        if (bolide_out_write_object(s->loop, &s->out, locked, bytes) < 0) {
+        if (bolide_out_write_object(bolide_stream_loop(s), &s->out, locked, bytes) < 0) {
             len = -1;
         } else {
             s->pending += (size_t)len;
@@ -231,7 +231,7 @@ static int make_empty(bolide_tls *tls, PyObject *bio) {
 }
 
 struct bolide_tls_shared *bolide_ssl_begin(bolide_tls *tls) {
-    struct bolide_tls_shared *shared = tls->stream != NULL ? tls->stream->loop->tls : NULL;
+    struct bolide_tls_shared *shared = tls->stream != NULL ? bolide_stream_loop(tls->stream)->tls : NULL;
     if (shared == NULL || shared->busy) {
         return NULL;
     }
@@ -248,7 +248,7 @@ struct bolide_tls_shared *bolide_ssl_begin(bolide_tls *tls) {
 }
 
 bool bolide_ssl_is_taken(const bolide_tls *tls) {
-    const struct bolide_tls_shared *shared = tls->stream->loop->tls;
+    const struct bolide_tls_shared *shared = bolide_stream_loop(tls->stream)->tls;
     return shared->busy || shared->dirty;
 }
 

@@ -630,7 +630,7 @@ static int stream_descriptor(bolide_loop *loop, PyObject *sock, int fd, bool *sh
 }
 
 /* After bolide_stream_open(). 0, or -1 with an exception set. */
-static int settle_in(bolide_transport *t, int fd) {
+static int settle_in(bolide_transport *t, int fd, bool pipe) {
     t->fd = fd;
     t->name_len = t->peer_len = sizeof(t->peer);
     if (getsockname(fd, (struct sockaddr *)&t->name, &t->name_len) < 0 || t->name_len > sizeof(t->name)) {
@@ -639,7 +639,7 @@ static int settle_in(bolide_transport *t, int fd) {
     if (getpeername(fd, (struct sockaddr *)&t->peer, &t->peer_len) < 0 || t->peer_len > sizeof(t->peer)) {
         t->peer_len = 0;
     }
-    if (t->stream.uv.handle.type == UV_TCP) {
+    if (!pipe) {
         (void)uv_tcp_nodelay(&t->stream.uv.tcp, 1); /* a matter of speed only */
     }
     return bolide_watchers_set_transport(t->loop, fd, (PyObject *)t) < 0 ? -1 : attach_server(t);
@@ -654,7 +654,7 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
     }
     bool ours = sock == NULL || shared; /* to be closed on failure */
     bolide_transport *t = allocate(loop, protocol, server, extra);
-    int status = t != NULL ? bolide_stream_setup(&t->stream, loop, pipe, &transport_ops) : 0;
+    int status = t != NULL ? bolide_stream_setup(&t->stream, loop, &transport_ops) : 0;
     if (t == NULL || status < 0) {
         if (ours) {
             close(stream_fd);
@@ -679,7 +679,7 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
     }
     if (status < 0) {
         bolide_error_set(status);
-    } else if (settle_in(t, fd) == 0) {
+    } else if (settle_in(t, fd, pipe) == 0) {
         return t;
     }
     PyObject *type, *value, *traceback;
