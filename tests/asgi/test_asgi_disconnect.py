@@ -1,5 +1,7 @@
 """Clients that go away: receive() says http.disconnect, streams end, uploads that broke off are told."""
 
+import os
+
 import pytest
 
 DISCONNECT = {"type": "http.disconnect"}
@@ -51,6 +53,35 @@ def test_endless_stream_that_asks_for_nothing(server, apps, key, how):
     assert connection.read_head().status == 200
     leave(connection, how)
     assert apps.wait(key) == "OSError"
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_starlette_stream_that_waits_ends_in_the_middleware(server, apps, key, how):
+    """A generator that waits for something is cancelled when the client leaves."""
+    connection = server.connect()
+    connection.send_request("GET", f"/starlette-wait?key={key}")
+    assert connection.read_head().status == 200
+    assert connection.read_chunk() == b"begin"
+    leave(connection, how)
+    assert apps.wait(f"{key}.generator-ended") == "CancelledError"
+    apps.wait(f"{key}.background")
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("kind", ["text", "file", "range", "stream", "middleware"])
+def test_starlette_background_task_runs_in_the_middleware(server, apps, key, tmp_path, kind, how):
+    """What is to be done after the response is done for a client that has left, too."""
+    path = tmp_path / "file"
+    path.touch()
+    os.truncate(path, 1 << 30)
+    connection = server.connect(receive_buffer=4096)
+    range_of_it = [("Range", "bytes=0-100000")] if kind == "range" else []
+    target = f"/starlette-after?key={key}&kind={kind}&path={str(path).encode().hex()}"
+    connection.send_request("GET", target, headers=range_of_it)
+    apps.wait(f"{key}.begun")
+    leave(connection, how)
+    apps.set(f"{key}.left")
+    apps.wait(f"{key}.background")
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

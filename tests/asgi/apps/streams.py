@@ -144,6 +144,67 @@ async def deaf_stream(scope, receive, send):
 
 
 @route
+async def starlette_wait(scope, receive, send):
+    """Starlette's StreamingResponse over a generator that waits for ever, in the middleware: tell what ended it."""
+    from starlette.background import BackgroundTask
+    from starlette.responses import StreamingResponse
+
+    from bolide.middleware.disconnect import QuietDisconnectMiddleware
+
+    key = query(scope)["key"]
+
+    async def pieces():
+        yield b"begin"
+        try:
+            await asyncio.Event().wait()
+        except BaseException as exc:
+            tell(f"{key}.generator-ended", type(exc).__name__)
+            raise
+
+    after = BackgroundTask(tell, f"{key}.background")
+    await QuietDisconnectMiddleware(StreamingResponse(pieces(), background=after))(scope, receive, send)
+
+
+@route
+async def starlette_after(scope, receive, send):
+    """A response of Starlette's, begun when the test says so by `KEY.left`, with a background task, in a middleware."""
+    from starlette.applications import Starlette
+    from starlette.background import BackgroundTask
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+    from starlette.responses import FileResponse, PlainTextResponse, StreamingResponse
+    from starlette.routing import Route
+
+    from bolide.middleware.disconnect import QuietDisconnectMiddleware
+
+    wanted = query(scope)
+    key, kind = wanted["key"], wanted["kind"]
+
+    async def pieces():
+        for _ in range(10):
+            yield b"x" * 65536
+
+    async def endpoint(request):
+        tell(f"{key}.begun")
+        await EVENTS[f"{key}.left"].wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        after = BackgroundTask(tell, f"{key}.background")
+        if kind in ("file", "range"):
+            return FileResponse(bytes.fromhex(wanted["path"]).decode(), background=after)
+        if kind == "stream":
+            return StreamingResponse(pieces(), background=after)
+        return PlainTextResponse("text", background=after)
+
+    async def pass_on(request, call_next):
+        return await call_next(request)
+
+    middleware = [Middleware(BaseHTTPMiddleware, dispatch=pass_on)] if kind == "middleware" else []
+    routes = [Route("/{path:path}", endpoint)]
+    await QuietDisconnectMiddleware(Starlette(routes=routes, middleware=middleware))(scope, receive, send)
+
+
+@route
 async def receive_after_response(scope, receive, send):
     """Answer, then ask for more: the answer is a disconnect at once, though the client is still there."""
     key = query(scope)["key"]
