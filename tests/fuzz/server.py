@@ -288,8 +288,7 @@ async def visit(data: bytes, pieces: int, clients: int) -> list[bytes]:
     plan.clients = {asyncio.ensure_future(converse(part, pieces)) for part in parts}
     plan.clients.add(asyncio.current_task())
     backs = await asyncio.gather(*(plan.clients - {asyncio.current_task()}))
-    if clients > 1:
-        await fence()
+    await fence()
     for turn in range(TURNS):
         if not server.connections and not server.requests_running:
             return backs
@@ -301,9 +300,19 @@ async def visit(data: bytes, pieces: int, clients: int) -> list[bytes]:
     os.abort()
 
 
+async def restart_server() -> None:
+    """After an application has ended it: nobody whom it has still accepted may be served in the next run."""
+    global server
+    server.abort()
+    await turns(4)  # those that its listener had at hand
+    server.abort()
+    await server.wait_closed()
+    server = start_server()
+
+
 def run_one(data: bytes) -> None:
     """One input."""
-    global plan, runs, server
+    global plan, runs
     runs += 1
     seed = int.from_bytes(data[:4].ljust(4, b"\0"), "little")
     raw = data[4:]
@@ -312,7 +321,7 @@ def run_one(data: bytes) -> None:
         clients = plan.random.choice(CLIENTS)
         loop.run_until_complete(visit(raw, 1 + plan.random.randrange(8), clients))
         if plan.stopped:
-            server = start_server()
+            loop.run_until_complete(restart_server())
     else:
         # One reading of one stream, however it is cut, and whoever else sends.
         accounts = []
