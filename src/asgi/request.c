@@ -57,15 +57,15 @@ static bool is_disconnect(bolide_asgi_state *as, PyObject *exc) {
     return found;
 }
 
-/* The application has ended without a complete response: answer 500 if nothing was sent, else cut the connection, so
- * that the client sees that the response is not whole. */
+/* The application has failed. Unless its response is complete: answer 500 if nothing was sent, else cut the connection,
+ * so that the client sees that the response is not whole. */
 static void give_up(bolide_request *r) {
     bolide_conn *c = r->conn;
     if (r->ws != NULL) {
         bolide_websocket_finish(r, true);
         return;
     }
-    if (c == NULL) {
+    if (c == NULL || (r->flags & BOLIDE_REQUEST_COMPLETE) != 0) {
         return;
     }
     if ((r->flags & BOLIDE_REQUEST_STARTED) == 0) {

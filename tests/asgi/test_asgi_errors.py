@@ -41,8 +41,11 @@ def test_exception_after_the_start(server, connection):
 
 
 def test_exception_after_the_response(server, connection):
+    """It is logged, and the connection kept: Starlette raises on after each answer of 500."""
     assert connection.get("/raise-after-end").body == b"complete"
     server.log.wait_for(r"(?s)Exception in ASGI application.*Deliberate: raised after the end")
+    assert connection.get("/raise-after-end").body == b"complete"
+    assert connection.get("/text").status == 200
 
 
 @pytest.mark.parametrize("path", ["/raise-base", "/raise-cancelled"])
