@@ -77,9 +77,7 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
 /* Call protocol.connection_made(), start reading, resolve the waiter. */
 void bolide_transport_start(bolide_transport *t);
 
-/* --- between transport.c, transport_type.c and transport_tls.c
- * -----------------------------------------------------------------------
- */
+/* --- between the files of the transport -------------------------------------------------------- */
 
 static inline bolide_transport *bolide_transport_of_stream(bolide_stream *s) {
     return (bolide_transport *)((char *)s - offsetof(bolide_transport, stream));
@@ -116,15 +114,28 @@ void bolide_transport_resolve(bolide_transport *t, PyObject **slot, PyObject *ex
 /* Call pause_writing() when the output has exceeded the high mark. */
 void bolide_transport_flow(bolide_transport *t);
 
-/* Give back what a BufferedProtocol lent for the read in progress. */
-void bolide_transport_release_buffer(bolide_transport *t);
-
 /* The end of the socket object, if there is one: closed if it has a descriptor of its own, else that is libuv's and the
  * object gives up its claim. Keeps the exception that is set. */
 void bolide_transport_drop_socket(bolide_transport *t);
 
 /* 0, or -1 with an exception set. */
 int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol);
+
+/* listener.c: is the descriptor a Unix socket? */
+bool bolide_is_unix_socket(int fd);
+
+/* listener.c: 0, or -1 with TypeError set: `context` is neither None nor a contextvars.Context. */
+int bolide_check_context(PyObject *context);
+
+/* --- transport_read.c ------------------------------------------------------------------------- */
+
+void bolide_transport_on_alloc(bolide_stream *s, uv_buf_t *buf);
+/* It was called, but nothing was read. */
+void bolide_transport_on_unused(bolide_stream *s);
+void bolide_transport_on_read(bolide_stream *s, char *data, size_t len);
+
+/* Give back what a BufferedProtocol lent for the read in progress. */
+void bolide_transport_release_buffer(bolide_transport *t);
 
 /* Have up to buf->len bytes read or decrypted right into what data_received() is to get; without memory leaves `buf` as
  * it is. */
@@ -134,14 +145,12 @@ void bolide_transport_alloc_piece(bolide_transport *t, uv_buf_t *buf);
  * reference, or NULL with an exception set. */
 PyObject *bolide_transport_take_piece(bolide_transport *t, const char *data, size_t len);
 
-/* listener.c: is the descriptor a Unix socket? */
-bool bolide_is_unix_socket(int fd);
+/* --- transport_info.c ------------------------------------------------------------------------- */
 
-/* listener.c: 0, or -1 with TypeError set: `context` is neither None nor a contextvars.Context. */
-int bolide_check_context(PyObject *context);
+/* The method of transports of that name (asyncio.BaseTransport). */
+PyObject *bolide_transport_get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs);
 
-/* --- transport_tls.c ------------------------------------------------------------------------------------------------
- */
+/* --- transport_tls.c -------------------------------------------------------------------------- */
 
 /* Before bolide_transport_start(): the protocol gets its connection_made() after the handshake. 0, or -1 with an
  * exception set. */
@@ -160,8 +169,7 @@ void bolide_transport_on_unwrapped(bolide_stream *s);
 /* _make_tls_transport and _start_tls, for the method table of bolide._core.Loop. */
 extern PyMethodDef bolide_transport_tls_methods[];
 
-/* --- for the loop and the module ------------------------------------------------------------------------------------
- */
+/* --- for the loop and the module -------------------------------------------------------------- */
 
 /* _make_socket_transport, _listen and _stop_listening, for the method table of bolide._core.Loop. */
 extern PyMethodDef bolide_transport_methods[];
