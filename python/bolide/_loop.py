@@ -281,8 +281,9 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         self._check_closed()
         self._check_default_executor()
         if self.get_debug():
-            return await self._resolve(self._getaddrinfo_debug, host, port, family, type, proto, flags)  # with its log
-        addresses = _resolver.resolve_numeric(host, port, family, type, proto, flags)
+            logged: list[Any] = await self._resolve(self._getaddrinfo_debug, host, port, family, type, proto, flags)
+            return logged
+        addresses: list[Any] | None = _resolver.resolve_numeric(host, port, family, type, proto, flags)
         if addresses is None:
             addresses = await self._resolve(socket.getaddrinfo, host, port, family, type, proto, flags)
         return addresses

@@ -119,6 +119,7 @@ class Option:
 
     def parse(self, text: str) -> Any:
         """The value of one word, or ValueError."""
+        value: Any
         if self.convert is bool:
             value = parse_bool(text)
         elif self.convert in (int, float):
@@ -295,7 +296,7 @@ def _add(group: "argparse._ArgumentGroup", option: Option) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As its own, but with a guess at what an option that does not exist was to be."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if not unknown:
