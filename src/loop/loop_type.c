@@ -215,12 +215,13 @@ static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return bolide_loop_create_future((bolide_loop *)self);
 }
 
-/* Are all of them keywords that create_task() of this Python surely has? */
+/* Are all of them keywords that create_task() of this Python has? "eager_start" came with tasks that know it, though
+ * asyncio's own loops pass it on only since CPython 3.13.3. */
 static bool are_known_keywords(PyObject *names, Py_ssize_t count) {
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         bool known = is_context(name) || PyUnicode_CompareWithASCIIString(name, "name") == 0;
-#if PY_VERSION_HEX >= 0x030E0000
+#if PY_VERSION_HEX >= 0x030C0000
         known = known || PyUnicode_CompareWithASCIIString(name, "eager_start") == 0;
 #endif
         if (!known) {
@@ -231,12 +232,12 @@ static bool are_known_keywords(PyObject *names, Py_ssize_t count) {
 }
 
 /* asyncio.tasks.Task(coro, loop=self, **kwargs), whatever class a program has put there; when a task factory is set,
- * the loop is in debug mode, or for keywords that this Python may not know, asyncio's own method. */
+ * or for keywords that this Python may not know, asyncio's own method. */
 static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     bolide_loop *loop = (bolide_loop *)self;
     bolide_state *st = loop->st;
     Py_ssize_t count = names != NULL ? PyTuple_GET_SIZE(names) : 0;
-    if (loop->debug || nargs != 1 || (loop->task_factory != NULL && loop->task_factory != Py_None) ||
+    if (nargs != 1 || (loop->task_factory != NULL && loop->task_factory != Py_None) ||
         !are_known_keywords(names, count)) {
         PyObject *argv[16] = {self};
         if (nargs + count > 15) {

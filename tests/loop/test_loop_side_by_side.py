@@ -76,21 +76,6 @@ def test_keywords_that_create_task_does_not_have(keywords, debug):
     check(scenario, debug)
 
 
-def test_eager_start_where_create_task_does_not_have_it():
-    async def nothing():
-        pass
-
-    async def scenario(loop, notes):
-        coroutine = nothing()
-        try:
-            await loop.create_task(coroutine, eager_start=False)
-        except TypeError as error:
-            notes(error)
-            coroutine.close()
-
-    check(scenario)
-
-
 @pytest.mark.parametrize("method", ["call_soon", "call_later", "call_at", "call_soon_threadsafe"])
 def test_callbacks_that_debug_mode_refuses(method):
     async def coroutine_function():

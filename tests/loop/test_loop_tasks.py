@@ -6,7 +6,7 @@ import contextvars
 import sys
 
 import pytest
-from support.loops import with_loop
+from support.loops import only_bolide, with_loop
 
 
 class CoroutineLike(collections.abc.Coroutine):
@@ -131,6 +131,23 @@ async def test_the_eager_task_factory():
     finally:
         loop.set_task_factory(None)
     assert steps[:5] == ["quick begins", "quick ends", "slow begins", "here", "slow ends"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in CPython 3.12")
+@pytest.mark.parametrize("debug", [False, True])
+@only_bolide
+@with_loop
+async def test_eager_start_of_the_method(debug):
+    """Asyncio's own loops take it since CPython 3.13.3."""
+
+    async def step():
+        return "eager"
+
+    loop = asyncio.get_running_loop()
+    loop.set_debug(debug)
+    task = loop.create_task(step(), eager_start=True, name="eager")
+    assert task.done() and task.result() == "eager" and task.get_name() == "eager"
+    assert await loop.create_task(step(), eager_start=False) == "eager"
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="eager_start is an argument of create_task() since CPython 3.14")
