@@ -2,7 +2,7 @@
 
 Each loop has a process of its own, a new one a round; within a round they take turns in short slices. Rows of the first
 kind do their work inside one process; the echo rows are servers on one core under a load in C from another. The figure
-is CPU time an operation.
+is CPU time an operation, and in the last rows memory a connection.
 """
 
 import argparse
@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from . import environment, generators, report
+from . import environment, generators, idle, report
 from .environment import HERE, OUT, ROOT, BenchmarkError, Environment, say
 from .process import Process, ProcessError, free_port
 
 CONNECTIONS = 16
+IDLE_CONNECTIONS = 5000
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,15 @@ class Echo:
     size: int  # bytes of a message
 
 
-ROWS: dict[str, Case | Echo] = {
+@dataclass(frozen=True)
+class Idle:
+    """What a connection to such a server holds that is open and does nothing: KiB, not CPU time."""
+
+    title: str
+    style: str
+
+
+ROWS: dict[str, Case | Echo | Idle] = {
     "call_soon": Case("call_soon chain"),
     "call_soon_burst": Case("100k call_soon, one turn"),
     "timer_cancel": Case("call_later + cancel"),
@@ -66,12 +75,15 @@ ROWS: dict[str, Case | Echo] = {
     "udp1k": Echo("UDP echo 1 KiB", "protocol", "udp", 1024),
     "tls1k": Echo("TLS echo 1 KiB", "protocol", "tls", 1024),
     "tls64k": Echo("TLS echo 64 KiB", "protocol", "tls", 65536),
+    "idle": Idle("KiB an idle TCP connection, Protocol", "protocol"),
+    "idle_streams": Idle("KiB an idle TCP connection, streams", "streams"),
 }
 # Rows by kind, for --rows.
 GROUPS = {
     "all": list(ROWS),
     "cases": [name for name, row in ROWS.items() if isinstance(row, Case)],
     "echo": [name for name, row in ROWS.items() if isinstance(row, Echo)],
+    "memory": [name for name, row in ROWS.items() if isinstance(row, Idle)],
 }
 LOOPS = ["asyncio", "uvloop", "rloop", "zuvloop", "bolide", "baseline"]
 # The first Python that a loop can be had for.
@@ -126,15 +138,15 @@ class Run:
                     if not result.error:
                         with failing(result):
                             turns[loop] = self._start(name, loop, stack)
-                self._take_turns(turns, results)
+                self._take_turns(turns, results, once=isinstance(ROWS[name], Idle))
         say(f"{name}: " + ", ".join(f"{loop} {report.figure(result.median())}" for loop, result in results.items()))
 
-    def _take_turns(self, turns: dict[str, Callable[[], float]], results: dict[str, Result]) -> None:
+    def _take_turns(self, turns: dict[str, Callable[[], float]], results: dict[str, Result], once: bool) -> None:
         able = list(turns)
-        for loop in able:
+        for loop in able if not once else ():
             with failing(results[loop]):
                 turns[loop]()  # to warm up
-        for number in range(self.options.slices):
+        for number in range(1 if once else self.options.slices):
             # Each follows each of the others equally often, as far as the number of slices allows.
             order = able[number % len(able) :] + able[: number % len(able)] if able else []
             for loop in order if number // max(1, len(able)) % 2 == 0 else reversed(order):
@@ -150,11 +162,15 @@ class Run:
         return self.env.missing.get(loop)
 
     def _start(self, name: str, loop: str, stack: contextlib.ExitStack) -> Callable[[], float]:
-        """Start what measures `loop`, to be stopped by `stack`. The function takes a turn: CPU us an operation."""
+        """Start what measures `loop`, to be stopped by `stack`. The function takes a turn: its figure."""
         row = ROWS[name]
         log = OUT / "logs" / f"{loop}-{name}.log"
         if isinstance(row, Echo):
             return self._start_echo(row, loop, log, stack)
+        if isinstance(row, Idle):
+            port = free_port()
+            server = self._echo_server(loop, log, stack, row.style, "tcp", str(port))
+            return lambda: idle.kibibytes(server, port, IDLE_CONNECTIONS, idle.echo)
         process = self._process(loop, log, stack, True, "loop_worker.py", name, str(self.options.seconds))
         process.answer()
         return lambda: float(process.ask("go"))
@@ -168,13 +184,17 @@ class Run:
         stack.callback(process.stop)
         return process
 
+    def _echo_server(self, loop: str, log: Path, stack: contextlib.ExitStack, *arguments: str) -> Process:
+        process = self._process(loop, log, stack, False, "echo_worker.py", *arguments)
+        process.wait_until(lambda: "ready" in log.read_text())
+        return process
+
     def _start_echo(self, row: Echo, loop: str, log: Path, stack: contextlib.ExitStack) -> Callable[[], float]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bolide-bench-"))
         port = free_port()
         address = os.path.join(folder, "socket") if row.transport == "unix" else str(port)
         files = self.certificate if row.transport == "tls" else ()
-        process = self._process(loop, log, stack, False, "echo_worker.py", row.style, row.transport, address, *files)
-        process.wait_until(lambda: "ready" in log.read_text())
+        process = self._echo_server(loop, log, stack, row.style, row.transport, address, *files)
         load = generators.PingPong(
             self.pingpong,
             process,
@@ -199,7 +219,7 @@ class Run:
             for loop, theirs in results.items():
                 found = report.ratio(ours.samples, theirs.samples) if loop not in ("bolide", "baseline") else None
                 if found is not None and found > 1:
-                    lines.append(f"{name}: {found:.2f} x {loop} ({report.figure(ours.median())} us)")
+                    lines.append(f"{name}: {found:.2f} x {loop} ({report.figure(ours.median())})")
         return lines
 
 
@@ -263,7 +283,7 @@ def parse_arguments(arguments: list[str] | None):
         return split
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loops", description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=names(ROWS, GROUPS), default=list(ROWS), help="or cases, or echo")
+    parser.add_argument("--rows", type=names(ROWS, GROUPS), default=list(ROWS), help="or cases, echo, memory")
     parser.add_argument("--loops", type=names(LOOPS, {}), help=f"of {','.join(LOOPS)}")
     parser.add_argument("--rounds", type=int, default=4, help="new processes of each loop (default: 4)")
     parser.add_argument("--slices", type=int, default=8, help="measurements of each process (default: 8)")
@@ -280,6 +300,7 @@ def parse_arguments(arguments: list[str] | None):
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    idle.allow(IDLE_CONNECTIONS)
     try:
         env = environment.find(options.python)
         loops = options.loops or [name for name in LOOPS if name != "baseline" and available(name, env.version)]

@@ -6,19 +6,14 @@ whether or not the load generator keeps the server busy.
 """
 
 import argparse
-import base64
 import contextlib
-import os
-import resource
 import socket
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from . import environment, generators, report
+from . import environment, generators, idle, report
 from .environment import HERE, OUT, ROOT, BenchmarkError, Environment, say
 from .process import Process, ProcessError, free_port
 
@@ -249,68 +244,19 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _ask(client: socket.socket, fields: bytes, end: bytes) -> bytes:
-    """Send a GET with these header fields; what comes back, up to `end`."""
-    client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\n" + fields + b"\r\n\r\n")
-    received = b""
-    while not received.endswith(end):
-        piece = client.recv(65536)
-        if not piece:
-            raise ProcessError("closed a connection early")
-        received += piece
-    return received
-
-
-def _exchange(client: socket.socket) -> None:
-    """One request on a connection that stays open."""
-    _ask(client, b"Accept: */*", b"Hello, world!")
-
-
-def _upgrade(client: socket.socket, extensions: bytes = b"") -> None:
-    """Make it a WebSocket."""
-    key = base64.b64encode(os.urandom(16))
-    fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key
-    received = _ask(client, fields + extensions, b"\r\n\r\n")
-    if not received.startswith(b"HTTP/1.1 101 "):
-        raise ProcessError(f"refused a WebSocket: {received[:32]!r}")
-
-
-def _upgrade_compressed(client: socket.socket) -> None:
-    """The same, offering what browsers do."""
-    _upgrade(client, b"\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
-
-
-# What is done with connections that are idle after it.
-BEGINNINGS = {"idle": _exchange, "idle-websocket": _upgrade, "idle-websocket-compressed": _upgrade_compressed}
-
-
-def _open_idle(port: int, count: int, begin: Callable[[socket.socket], None]) -> list[socket.socket]:
-    clients = []
-    try:
-        for _ in range(count):
-            clients.append(socket.create_connection(("127.0.0.1", port), 5))
-            begin(clients[-1])
-    except OSError as error:
-        for client in clients:
-            client.close()
-        raise ProcessError(f"connection {len(clients)}: {error}") from None
-    return clients
+# What is done with connections that are idle after it, and how many of them there are.
+IDLE_KINDS = {
+    "idle": (idle.exchange, IDLE_CONNECTIONS),
+    "idle-websocket": (idle.upgrade, IDLE_WEBSOCKETS),
+    "idle-websocket-compressed": (idle.upgrade_compressed, IDLE_WEBSOCKETS),
+}
 
 
 def idle_kibibytes(server: Process, port: int, kind: str) -> float:
     """Resident KiB that each of many connections adds which had one request each and are kept alive; or which are
     WebSockets, and their application waits for a message."""
-    begin, count = BEGINNINGS[kind], IDLE_CONNECTIONS if kind == "idle" else IDLE_WEBSOCKETS
-    for client in _open_idle(port, 200, begin):
-        client.close()
-    time.sleep(0.3)
-    before = server.resident_bytes()
-    clients = _open_idle(port, count, begin)
-    after = server.resident_bytes()
-    for client in clients:
-        client.close()
-    server.check()
-    return (after - before) / 1024 / count
+    begin, count = IDLE_KINDS[kind]
+    return idle.kibibytes(server, port, count, begin)
 
 
 @dataclass
@@ -394,7 +340,7 @@ class Run:
         kind, size = ("http", 1) if row.kind == "http-open" else (row.kind, row.size)
         # Each of very many connections has its turn.
         seconds = max(seconds, connections / 4000) if row.kind == "http-open" else seconds
-        idle = _open_idle(port, row.idle, _exchange)
+        waiting = idle.open_connections(port, row.idle, idle.exchange)
         try:
             load = generators.PingPong(
                 self.pingpong, process, self.load_core, kind, "127.0.0.1", port, connections, size, seconds
@@ -402,7 +348,7 @@ class Run:
             with contextlib.closing(load):
                 return load.measure()
         finally:
-            for client in idle:
+            for client in waiting:
                 client.close()
 
     def _alone(self, row: Row, name: str) -> Result:
@@ -559,8 +505,7 @@ def parse_arguments(arguments: list[str] | None):
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, IDLE_WEBSOCKETS + 500)), hard))
+    idle.allow(IDLE_WEBSOCKETS)
     try:
         generators.find_wrk()
         optional = [package for server in options.servers for package in NEEDS.get(server, [])]
