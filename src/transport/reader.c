@@ -62,36 +62,34 @@ static char *extend(PyObject *buffer, size_t len) {
 bool bolide_reader_alloc(bolide_transport *t, size_t len, uv_buf_t *buf) {
     PyObject *reader = reader_of(t);
     PyObject *buffer = reader != NULL ? buffer_of(t->loop->st, reader) : NULL;
-    Py_ssize_t old = buffer != NULL ? PyByteArray_GET_SIZE(buffer) : 0;
-    char *room = buffer != NULL ? extend(buffer, len) : NULL;
+    bolide_destination *into = buffer != NULL ? bolide_transport_begin_read(t) : NULL;
+    Py_ssize_t old = into != NULL ? PyByteArray_GET_SIZE(buffer) : 0;
+    char *room = into != NULL ? extend(buffer, len) : NULL;
     if (room == NULL) {
         Py_XDECREF(buffer);
         Py_XDECREF(reader);
+        bolide_transport_end_read(t);
         return false;
     }
-    bolide_reader_undo(t);
-    t->reader = reader;
-    t->reader_buffer = buffer;
-    t->reader_filled = old;
+    into->reader = reader;
+    into->reader_buffer = buffer;
+    into->reader_filled = old;
     *buf = uv_buf_init(room, (unsigned)len);
     return true;
 }
 
 /* Give back what was not used of the room that was made. No Python code has run in between, so that nobody has seen it,
  * or has got a view of the buffer. */
-static int cut(bolide_transport *t, size_t used) {
-    PyObject *buffer = t->reader_buffer;
-    t->reader_buffer = NULL;
-    int status = PyByteArray_Resize(buffer, t->reader_filled + (Py_ssize_t)used);
-    Py_DECREF(buffer);
-    return status;
+static int cut(bolide_destination *into, size_t used) {
+    return PyByteArray_Resize(into->reader_buffer, into->reader_filled + (Py_ssize_t)used);
 }
 
-void bolide_reader_undo(bolide_transport *t) {
-    if (t->reader_buffer != NULL && cut(t, 0) < 0) {
+void bolide_reader_undo(bolide_destination *into) {
+    if (into->reader_buffer != NULL && cut(into, 0) < 0) {
         PyErr_Clear();
     }
-    Py_CLEAR(t->reader);
+    Py_CLEAR(into->reader_buffer);
+    Py_CLEAR(into->reader);
 }
 
 /* reader._transport.pause_reading(), unless it is paused or has no transport. 0, or -1 with an exception set. */
@@ -146,12 +144,14 @@ static int after_feed(bolide_transport *t, PyObject *reader, PyObject *buffer) {
 }
 
 int bolide_reader_feed(bolide_transport *t, const char *data, size_t len) {
-    PyObject *reader = t->reader;
-    PyObject *buffer = Py_XNewRef(t->reader_buffer);
+    PyObject *reader, *buffer;
     int status = 0;
-    t->reader = NULL;
-    if (buffer != NULL) {
-        status = cut(t, len);
+    if (t->into != NULL) {
+        reader = Py_NewRef(t->into->reader);
+        buffer = t->into->reader_buffer;
+        status = cut(t->into, len);
+        t->into->reader_buffer = NULL;
+        bolide_transport_end_read(t);
     } else {
         reader = reader_of(t);
         buffer = reader != NULL ? buffer_of(t->loop->st, reader) : NULL;

@@ -11,7 +11,7 @@
 bool bolide_reader_alloc(bolide_transport *t, size_t len, uv_buf_t *buf);
 
 /* The read that bolide_reader_alloc() prepared has found nothing. Harmless without one. */
-void bolide_reader_undo(bolide_transport *t);
+void bolide_reader_undo(bolide_destination *into);
 
 /* Feed the `len` bytes at `data`, which may be what bolide_reader_alloc() prepared, to the reader. 1: done; 0: the
  * protocol has no reader that this is good for; -1: an exception is set. */

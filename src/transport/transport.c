@@ -239,8 +239,7 @@ static void on_close(bolide_stream *s) {
         bolide_transport_resolve(t, &t->flushed, t->exception);
         detach_server(t);
     }
-    Py_CLEAR(t->piece);
-    bolide_transport_release_buffer(t);
+    bolide_transport_end_read(t);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);
     Py_CLEAR(t->exception); /* its traceback may lead back to the transport */
@@ -268,7 +267,7 @@ void bolide_transport_close_gently(bolide_transport *t) {
 static void on_eof(bolide_stream *s) {
     bolide_transport *t = bolide_transport_of_stream(s);
     Py_INCREF(t);
-    bolide_transport_release_buffer(t);
+    bolide_transport_end_read(t);
     if (s->tls != NULL) {
         bolide_transport_tls_eof(t);
         bolide_transport_close_gently(t);

@@ -15,6 +15,16 @@
 /* As asyncio: more than without TLS, because it cannot all be in the kernel's hands. */
 #define BOLIDE_TLS_HIGH_WATER (512 * 1024)
 
+/* Where the read in progress puts its bytes, if not into the loop's buffer: one of three. */
+typedef struct {
+    PyObject *buffer;         /* what a BufferedProtocol has lent, or NULL */
+    Py_buffer view;           /* of `buffer` */
+    PyObject *piece;          /* a bytes object that no one else has, or NULL */
+    PyObject *reader;         /* the StreamReader whose buffer is read into, or NULL */
+    PyObject *reader_buffer;  /* that buffer, longer than what is in it */
+    Py_ssize_t reader_filled; /* bytes in it */
+} bolide_destination;
+
 typedef struct {
     PyObject_HEAD union {
         PyObject *base_slots[BOLIDE_TRANSPORT_BASE_SLOTS];
@@ -31,12 +41,7 @@ typedef struct {
     PyObject *exception;     /* for connection_lost(), or NULL */
     PyObject *flushed;       /* future to resolve when all output has left (sendfile), or NULL */
     PyObject *waiter;        /* future to resolve after connection_made(), or NULL */
-    PyObject *buffer;        /* BufferedProtocol: the buffer of the read in progress */
-    Py_buffer view;          /* of `buffer` */
-    PyObject *piece;         /* the bytes object that is being read or decrypted into, or NULL; no one else has it */
-    PyObject *reader;        /* the StreamReader whose buffer is being read into, or NULL */
-    PyObject *reader_buffer; /* that buffer, longer than what is in it, or NULL */
-    Py_ssize_t reader_filled; /* bytes in it */
+    bolide_destination *into; /* NULL between reads, and while one goes into the loop's buffer */
     PyObject *weakrefs;
     PyObject *dict;                 /* attributes that programs have set, or NULL */
     struct sockaddr_in6 name, peer; /* TCP: both addresses when the connection was made, for after the close too */
@@ -134,16 +139,11 @@ void bolide_transport_on_alloc(bolide_stream *s, uv_buf_t *buf);
 void bolide_transport_on_unused(bolide_stream *s);
 void bolide_transport_on_read(bolide_stream *s, char *data, size_t len);
 
-/* Give back what a BufferedProtocol lent for the read in progress. */
-void bolide_transport_release_buffer(bolide_transport *t);
+/* A new destination of the read that begins: all NULL. NULL without an exception when there is no memory. */
+bolide_destination *bolide_transport_begin_read(bolide_transport *t);
 
-/* Have up to buf->len bytes read or decrypted right into what data_received() is to get; without memory leaves `buf` as
- * it is. */
-void bolide_transport_alloc_piece(bolide_transport *t, uv_buf_t *buf);
-
-/* The `len` bytes at `data` as a bytes object: what bolide_transport_alloc_piece() made, if they stand there. New
- * reference, or NULL with an exception set. */
-PyObject *bolide_transport_take_piece(bolide_transport *t, const char *data, size_t len);
+/* Give back what the read in progress was to fill. Harmless without one. */
+void bolide_transport_end_read(bolide_transport *t);
 
 /* --- transport_info.c ------------------------------------------------------------------------- */
 

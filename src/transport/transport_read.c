@@ -14,30 +14,48 @@
 /* Less than this in an object that was made for more is copied to one of its size. */
 #define PIECE_MIN 2048
 
-void bolide_transport_release_buffer(bolide_transport *t) {
-    if (t->buffer != NULL) {
-        PyBuffer_Release(&t->view);
-        Py_CLEAR(t->buffer);
-    }
+bolide_destination *bolide_transport_begin_read(bolide_transport *t) {
+    bolide_transport_end_read(t);
+    return t->into = PyMem_Calloc(1, sizeof(*t->into));
 }
 
-void bolide_transport_alloc_piece(bolide_transport *t, uv_buf_t *buf) {
-    Py_XSETREF(t->piece, PyBytes_FromStringAndSize(NULL, (Py_ssize_t)buf->len));
-    if (t->piece != NULL) {
-        buf->base = PyBytes_AS_STRING(t->piece);
+void bolide_transport_end_read(bolide_transport *t) {
+    bolide_destination *into = t->into;
+    t->into = NULL;
+    if (into == NULL) {
+        return;
+    }
+    if (into->buffer != NULL) {
+        PyBuffer_Release(&into->view);
+        Py_DECREF(into->buffer);
+    }
+    Py_XDECREF(into->piece);
+    bolide_reader_undo(into);
+    PyMem_Free(into);
+}
+
+/* Have up to buf->len bytes read or decrypted right into what data_received() is to get; without memory leaves `buf` as
+ * it is. */
+static void alloc_piece(bolide_transport *t, uv_buf_t *buf) {
+    bolide_destination *into = bolide_transport_begin_read(t);
+    PyObject *piece = into != NULL ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)buf->len) : NULL;
+    if (piece != NULL) {
+        into->piece = piece;
+        buf->base = PyBytes_AS_STRING(piece);
     } else {
+        bolide_transport_end_read(t);
         PyErr_Clear();
     }
 }
 
-PyObject *bolide_transport_take_piece(bolide_transport *t, const char *data, size_t len) {
-    PyObject *piece = t->piece;
-    t->piece = NULL;
-    if (data != PyBytes_AS_STRING(piece) || len < PIECE_MIN) {
-        PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
-        Py_DECREF(piece);
-        return bytes;
+/* The `len` bytes at `data` as a bytes object: what alloc_piece() made, if they stand there. New reference, or NULL
+ * with an exception set. */
+static PyObject *take_bytes(bolide_transport *t, const char *data, size_t len) {
+    PyObject *piece = t->into != NULL ? t->into->piece : NULL;
+    if (piece == NULL || data != PyBytes_AS_STRING(piece) || len < PIECE_MIN) {
+        return PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
     }
+    t->into->piece = NULL;
     if ((size_t)PyBytes_GET_SIZE(piece) != len) {
         (void)_PyBytes_Resize(&piece, (Py_ssize_t)len); /* NULL on failure */
     }
@@ -50,7 +68,7 @@ static void foresee(bolide_transport *t, size_t len) {
     size_t known = t->foreseen;
     if (len > known) {
         /* More than was made room for: how much more cannot be seen from here. */
-        bool full = t->piece != NULL || t->reader_buffer != NULL;
+        bool full = t->into != NULL;
         known = full ? 2 * len : len;
     } else if (len >= known / 2) {
         t->short_reads = 0;
@@ -68,8 +86,8 @@ static void alloc_direct(bolide_transport *t, uv_buf_t *buf) {
     size_t len = (size_t)t->foreseen + 1;
     if (!(t->flags & BOLIDE_TRANSPORT_STREAMS) || !bolide_reader_alloc(t, len, buf)) {
         uv_buf_t piece = uv_buf_init(buf->base, (unsigned)len);
-        bolide_transport_alloc_piece(t, &piece);
-        *buf = t->piece != NULL ? piece : *buf;
+        alloc_piece(t, &piece);
+        *buf = t->into != NULL ? piece : *buf;
     }
 }
 
@@ -82,11 +100,11 @@ static void refuse_empty(bolide_transport *t) {
     bolide_transport_fatal(t, get_buffer_failed(t));
 }
 
-/* What get_buffer() has given is no writable buffer: asyncio finds out by its length, or by reading into it. */
-static void refuse_buffer(bolide_transport *t) {
+/* `object`, which get_buffer() has given, is no writable buffer: asyncio finds out by its length, or by reading into
+ * it.
+ */
+static void refuse_buffer(bolide_transport *t, PyObject *object) {
     PyErr_Clear();
-    PyObject *object = t->buffer;
-    t->buffer = NULL;
     Py_ssize_t len = PyObject_Size(object);
     if (len == 0) {
         refuse_empty(t);
@@ -98,54 +116,63 @@ static void refuse_buffer(bolide_transport *t) {
                      tls ? "read() argument 2" : "recv_into() argument 1", Py_TYPE(object)->tp_name);
         bolide_transport_fatal(t, tls ? "Fatal error on SSL protocol" : "Fatal read error on socket transport");
     }
-    Py_DECREF(object);
+}
+
+/* Borrow what a BufferedProtocol reads into; `len` bytes are expected at most, -1: not known. Leaves `buf` empty when
+ * that fails, with which the transport closes. */
+static void alloc_lent(bolide_transport *t, Py_ssize_t len, uv_buf_t *buf) {
+    PyObject *hint = PyLong_FromSsize_t(len);
+    PyObject *object = hint != NULL ? bolide_transport_call(t, t->loop->st->str_get_buffer, hint) : NULL;
+    Py_XDECREF(hint);
+    bolide_destination *into = object != NULL ? bolide_transport_begin_read(t) : NULL;
+    if (into == NULL) {
+        if (object != NULL) {
+            PyErr_NoMemory();
+            Py_DECREF(object);
+        }
+        bolide_transport_fatal(t, get_buffer_failed(t));
+        return;
+    }
+    if (PyObject_GetBuffer(object, &into->view, PyBUF_WRITABLE) < 0) {
+        bolide_transport_end_read(t);
+        refuse_buffer(t, object);
+        Py_DECREF(object);
+        return;
+    }
+    into->buffer = object;
+    if (into->view.len == 0) {
+        bolide_transport_end_read(t);
+        refuse_empty(t);
+        return;
+    }
+    buf->base = into->view.buf;
+    buf->len = (size_t)into->view.len;
 }
 
 void bolide_transport_on_alloc(bolide_stream *s, uv_buf_t *buf) {
     bolide_transport *t = bolide_transport_of_stream(s);
-    if (!(t->flags & BOLIDE_TRANSPORT_BUFFERED)) {
-        if (t->max_size > 0 && t->max_size < buf->len && s->tls == NULL) {
-            buf->len = t->max_size;
-        } else if (s->tls == NULL && t->foreseen > 0) {
-            alloc_direct(t, buf);
-        } else if (s->tls != NULL && buf->len >= DIRECT_MIN && !(t->flags & BOLIDE_TRANSPORT_STREAMS)) {
-            bolide_transport_alloc_piece(t, buf);
-        }
-        return;
+    if (t->flags & BOLIDE_TRANSPORT_BUFFERED) {
+        bool known = s->tls != NULL && buf->len < BOLIDE_READ_BUF;
+        Py_ssize_t len = known ? (Py_ssize_t)buf->len : -1;
+        *buf = uv_buf_init(NULL, 0);
+        alloc_lent(t, len, buf);
+    } else if (t->max_size > 0 && t->max_size < buf->len && s->tls == NULL) {
+        buf->len = t->max_size;
+    } else if (s->tls == NULL && t->foreseen > 0) {
+        alloc_direct(t, buf);
+    } else if (s->tls != NULL && buf->len >= DIRECT_MIN && !(t->flags & BOLIDE_TRANSPORT_STREAMS)) {
+        alloc_piece(t, buf);
     }
-    bolide_transport_release_buffer(t);
-    bool known = s->tls != NULL && buf->len < BOLIDE_READ_BUF;
-    PyObject *hint = PyLong_FromSsize_t(known ? (Py_ssize_t)buf->len : -1);
-    t->buffer = hint != NULL ? bolide_transport_call(t, t->loop->st->str_get_buffer, hint) : NULL;
-    Py_XDECREF(hint);
-    *buf = uv_buf_init(NULL, 0);
-    if (t->buffer == NULL) {
-        bolide_transport_fatal(t, get_buffer_failed(t));
-        return;
-    }
-    if (PyObject_GetBuffer(t->buffer, &t->view, PyBUF_WRITABLE) < 0) {
-        refuse_buffer(t);
-        return;
-    }
-    if (t->view.len == 0) {
-        bolide_transport_release_buffer(t);
-        refuse_empty(t);
-        return;
-    }
-    buf->base = t->view.buf;
-    buf->len = (size_t)t->view.len;
 }
 
 void bolide_transport_on_unused(bolide_stream *s) {
-    bolide_transport *t = bolide_transport_of_stream(s);
-    Py_CLEAR(t->piece);
-    bolide_reader_undo(t);
-    bolide_transport_release_buffer(t); /* while it is exported, its owner could not resize it */
+    bolide_transport_end_read(
+        bolide_transport_of_stream(s)); /* while a buffer is lent, its owner could not resize it */
 }
 
 static PyObject *receive_bytes(bolide_transport *t, const char *data, size_t len) {
-    PyObject *bytes =
-        t->piece != NULL ? bolide_transport_take_piece(t, data, len) : PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+    PyObject *bytes = take_bytes(t, data, len);
+    bolide_transport_end_read(t);
     PyObject *result = bytes != NULL ? bolide_transport_call(t, t->loop->st->str_data_received, bytes) : NULL;
     Py_XDECREF(bytes);
     return result;
@@ -154,7 +181,8 @@ static PyObject *receive_bytes(bolide_transport *t, const char *data, size_t len
 /* protocol.data_received(), or what it would do. */
 static PyObject *receive(bolide_transport *t, const char *data, size_t len) {
     foresee(t, len);
-    int fed = t->flags & BOLIDE_TRANSPORT_STREAMS && t->piece == NULL ? bolide_reader_feed(t, data, len) : 0;
+    bool feeds = t->flags & BOLIDE_TRANSPORT_STREAMS && (t->into == NULL || t->into->reader != NULL);
+    int fed = feeds ? bolide_reader_feed(t, data, len) : 0;
     if (fed != 0) {
         return fed > 0 ? Py_NewRef(Py_None) : NULL;
     }
@@ -162,7 +190,7 @@ static PyObject *receive(bolide_transport *t, const char *data, size_t len) {
 }
 
 static PyObject *buffer_updated(bolide_transport *t, size_t len) {
-    bolide_transport_release_buffer(t);
+    bolide_transport_end_read(t);
     PyObject *count = PyLong_FromSize_t(len);
     PyObject *result = count != NULL ? bolide_transport_call(t, t->loop->st->str_buffer_updated, count) : NULL;
     Py_XDECREF(count);
@@ -172,15 +200,12 @@ static PyObject *buffer_updated(bolide_transport *t, size_t len) {
 void bolide_transport_on_read(bolide_stream *s, char *data, size_t len) {
     bolide_transport *t = bolide_transport_of_stream(s);
     Py_INCREF(t);
-    bool buffered = t->flags & BOLIDE_TRANSPORT_BUFFERED && t->buffer != NULL;
+    bool buffered = t->flags & BOLIDE_TRANSPORT_BUFFERED && t->into != NULL && t->into->buffer != NULL;
     PyObject *result = buffered ? buffer_updated(t, len) : receive(t, data, len);
     if (result == NULL) {
         bolide_transport_fatal(t, s->tls != NULL ? "Fatal error on SSL protocol"
                                   : buffered     ? "Fatal error: protocol.buffer_updated() call failed."
                                                  : "Fatal error: protocol.data_received() call failed.");
-    }
-    if (!buffered) {
-        bolide_transport_release_buffer(t); /* of a protocol that was replaced in its get_buffer() */
     }
     Py_XDECREF(result);
     Py_DECREF(t);

@@ -6,7 +6,6 @@
 
 #include "common/arguments.h"
 #include "common/error.h"
-#include "transport/reader.h"
 #include "transport/watermarks.h"
 #include "transport/words.h"
 
@@ -395,7 +394,9 @@ static int transport_traverse(PyObject *self, visitproc visit, void *arg) {
     }
     Py_VISIT(t->exception);
     Py_VISIT(t->waiter);
-    Py_VISIT(t->buffer);
+    if (t->into != NULL) {
+        Py_VISIT(t->into->buffer);
+    }
     Py_VISIT(t->tls);
     Py_VISIT(t->dict);
     return bolide_stream_traverse(&t->stream, visit, arg);
@@ -438,9 +439,7 @@ static void transport_dealloc(PyObject *self) {
     if (t->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
-    bolide_transport_release_buffer(t);
-    Py_CLEAR(t->piece);
-    bolide_reader_undo(t);
+    bolide_transport_end_read(t);
     bolide_transport_drop_socket(t);
     transport_clear(self);
     Py_CLEAR(t->context);
