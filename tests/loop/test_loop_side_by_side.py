@@ -6,10 +6,10 @@ import socket
 import sys
 
 import pytest
-from support.loops import LOOP, only_bolide
+from support.loops import not_uvloop, only_bolide
 from support.side_by_side import check
 
-pytestmark = pytest.mark.skipif(LOOP == "uvloop", reason="has words of its own")
+pytestmark = not_uvloop
 
 
 class HasFileno:

@@ -20,6 +20,7 @@ from .server import REPOSITORY
 
 LOOP = os.environ.get("BOLIDE_TEST_LOOP", "bolide")
 only_bolide = pytest.mark.skipif(LOOP != "bolide", reason="about what only bolide promises")
+not_uvloop = pytest.mark.skipif(LOOP == "uvloop", reason="has ways and words of its own")
 
 PRELUDE = """
 import asyncio, gc, os, signal, socket, sys, threading, time

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,18 @@ class Recorder(asyncio.Protocol):
         await self.until(lambda self: len(self.data) >= count)
 
 
+class Keeper(Recorder):
+    """Keeps each object that it is handed, as it was handed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append(data)
+        super().data_received(data)
+
+
 class BufferedRecorder(Recorder, asyncio.BufferedProtocol):
     """The same as a BufferedProtocol."""
 
@@ -98,6 +111,16 @@ async def connected_pair(make: Callable[[], Recorder] = Recorder, kind: str = "t
     return first, second
 
 
+async def accepted(make: Callable[[], Recorder] = Recorder) -> tuple[Recorder, socket.socket]:
+    """A protocol on the accepted end of a TCP connection, and the plain, non-blocking socket of the other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        peer = socket.create_connection(listening.getsockname())
+        sock, _ = listening.accept()
+    peer.setblocking(False)
+    _, protocol = await asyncio.get_running_loop().connect_accepted_socket(make, sock)
+    return protocol, peer
+
+
 def receive_all(peer: socket.socket) -> bytes:
     """Read a blocking socket to its end."""
     data = bytearray()
@@ -110,6 +133,12 @@ def drain(peer: socket.socket) -> None:
     """Read a blocking socket to its end, which may be a reset."""
     with contextlib.suppress(ConnectionResetError):
         receive_all(peer)
+
+
+def reset(peer: socket.socket) -> None:
+    """Close it with a reset instead of a FIN."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
 
 
 async def closed(*protocols: Recorder) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .loops import new_event_loop
+from .protocols import Recorder
 
 # The names of classes, and numbers that differ from run to run.
 _DIFFERENCES = [
@@ -54,6 +55,26 @@ class Notes(list[str]):
             return None
         self("returned", type(result).__name__)
         return result
+
+
+class Noting(Recorder):
+    """A protocol that notes what it is told, as it comes."""
+
+    def __init__(self, notes: Notes, name: str = "") -> None:
+        super().__init__()
+        self.notes, self.name = notes, name
+
+    def data_received(self, data: bytes) -> None:
+        self.notes(self.name, "data", data)
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        self.notes(self.name, "eof")
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.notes(self.name, "lost", exc)
+        super().connection_lost(exc)
 
 
 class _Log(logging.Handler):

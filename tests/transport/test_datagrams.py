@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.loops import with_loop
+from support.loops import not_uvloop, with_loop
 
 
 class Datagrams(asyncio.DatagramProtocol):
@@ -298,3 +298,24 @@ async def test_many_peers_are_answered_each_at_its_own_address():
         transport.close()
         for peer in peers:
             peer.close()
+
+
+@not_uvloop
+@with_loop
+async def test_datagrams_wait_while_reading_is_paused():
+    class Keeping(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            received.append(data)
+            transport.pause_reading()
+            more.set()
+
+    received, more = [], asyncio.Event()
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Keeping, ("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        for i in range(2):
+            peer.sendto(b"%d" % i, transport.get_extra_info("sockname"))
+    await asyncio.wait_for(more.wait(), 20)
+    assert not transport.is_reading()
+    transport.resume_reading()
+    assert transport.is_reading()
+    transport.close()

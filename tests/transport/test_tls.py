@@ -5,14 +5,13 @@ import contextlib
 import os
 import socket
 import ssl
-import struct
 import tempfile
 import threading
 
 import pytest
 from support.certificates import authority
 from support.loops import LOOP, only_bolide, with_loop
-from support.protocols import Recorder
+from support.protocols import Recorder, reset
 from support.tls_peers import (
     VERSIONS,
     Accepted,
@@ -281,8 +280,7 @@ async def test_a_reset_is_an_error():
         def client():
             secure = blocking_client(address)
             secure.sendall(b"x")
-            secure.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(secure.detach())
+            reset(secure)
 
         await asyncio.to_thread(client)
         await protocols[0].until_event("lost")

@@ -7,14 +7,13 @@ import os
 import shutil
 import socket
 import ssl
-import struct
 import sys
 import threading
 
 import pytest
 from support.certificates import authority
 from support.loops import LOOP, with_loop
-from support.protocols import Recorder
+from support.protocols import Recorder, reset
 from support.tls_peers import (
     VERSIONS,
     Accepted,
@@ -115,7 +114,7 @@ async def test_a_peer_that_leaves_in_the_handshake(how):
     def leave(plain):
         plain.recv(10)
         if how == "reset":
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset(plain)
 
     peer = Accepted(leave, handshake=False)
     with pytest.raises(ConnectionResetError):

@@ -12,6 +12,7 @@ import time
 import pytest
 from support.certificates import authority
 from support.loops import only_bolide, with_loop
+from support.protocols import closed
 from support.tls_peers import Accepted, Buffered, Echo, blocking_client, connect, cut_peers, read_to_eof, serving
 
 INFORMATION = ["getpeercert", "cipher", "version", "pending", "selected_alpn_protocol", "compression", "shared_ciphers"]
@@ -25,12 +26,6 @@ async def until_made(*protocols):
     """The server's end is there later than the client's."""
     for protocol in protocols:
         await protocol.until_event("made")
-
-
-async def until_gone(*protocols):
-    for protocol in protocols:
-        protocol.transport.abort()
-        await protocol.until_event("lost")
 
 
 @with_loop
@@ -47,7 +42,7 @@ async def test_it_tells_of_the_connection_also_after_the_end():
         assert ssl_object(protocols[0]).shared_ciphers()
         with pytest.raises(AttributeError):
             tells.no_such_thing  # noqa: B018
-        await until_gone(protocol)
+        await closed(protocol)
         assert tells.version() == "TLSv1.3" and tells.getpeercert()
 
 
@@ -62,7 +57,7 @@ async def test_what_is_written_by_it_goes_to_its_own_peer():
         await other.until_received(5)
         await one.until_received(32)
         assert (bytes(one.data), bytes(other.data)) == (b"first, past the transport, third", b"hello")
-        await until_gone(one, other)
+        await closed(one, other)
 
 
 @with_loop
@@ -79,7 +74,7 @@ async def test_reading_by_it_finds_nothing():
         await other.until_received(80)
         one.transport.write(b"still there")
         await one.until_received(11)
-        await until_gone(one, other)
+        await closed(one, other)
 
 
 @only_bolide
@@ -96,7 +91,7 @@ async def test_unwrap_by_it_ends_its_own_connection():
         assert [bytes(protocol.data) for protocol in protocols] == [b"before", b"hello"]
         with pytest.raises(ssl.SSLZeroReturnError, match="closed"):
             ssl_object(one).write(b"late")
-        await until_gone(other)
+        await closed(other)
 
 
 @only_bolide
@@ -163,7 +158,7 @@ async def test_other_threads_and_many_connections():
                 thread.join(20)
         assert unexpected == []
         assert all(client.data == data for data, client in zip(sent, clients, strict=True))
-        await until_gone(*clients)
+        await closed(*clients)
 
 
 @only_bolide
@@ -196,7 +191,7 @@ async def test_other_threads_that_close_connections():
             stop.set()
             thread.join(20)
         assert steady.data == expected
-        await until_gone(steady)
+        await closed(steady)
 
 
 @only_bolide
@@ -224,7 +219,7 @@ async def test_an_sni_callback_that_uses_the_object_of_another_connection():
         await first.until_received(17)
         assert outcomes == []
         assert (bytes(first.data), bytes(second.data)) == (b"from the callback", b"hello")
-        await until_gone(first, second)
+        await closed(first, second)
 
 
 @only_bolide
@@ -293,7 +288,7 @@ async def test_an_object_of_a_class_with_code_of_its_own(overridden):
             await client.until_received(len(expected))
             assert client.data == expected
         assert bool(calls) == (overridden != "nothing")
-        await until_gone(*clients)
+        await closed(*clients)
 
 
 @only_bolide
@@ -316,7 +311,7 @@ async def test_a_context_that_wraps_in_a_way_of_its_own():
             client.transport.write(b"hello")
         for client in (plain, one, other):
             await client.until_received(5)
-        await until_gone(plain, one, other)
+        await closed(plain, one, other)
 
 
 @only_bolide

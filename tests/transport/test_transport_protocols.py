@@ -3,10 +3,13 @@
 import asyncio
 import contextvars
 import socket
+import ssl
 
 import pytest
-from support.loops import LOOP, with_loop
-from support.protocols import BufferedRecorder, Recorder, connected, drain, receive_all
+from support.certificates import authority
+from support.loops import LOOP, not_uvloop, only_bolide, with_loop
+from support.protocols import BufferedRecorder, Recorder, closed, connected, drain, receive_all
+from support.tls_peers import connect, serving
 
 
 @with_loop
@@ -62,21 +65,6 @@ async def test_buffered_protocols(size):
     peer.close()
     await protocol.until_event("lost")
     assert protocol.lost is None
-
-
-@pytest.mark.parametrize("buffer", [bytearray(), b"read-only", 5, None], ids=["empty", "read-only", "int", "None"])
-def test_buffered_protocols_with_a_wrong_buffer(loop, reports, buffer):
-    async def main():
-        protocol, peer = await connected(BufferedRecorder)
-        protocol.buffer = buffer
-        peer.sendall(b"x")
-        await protocol.until_event("lost")
-        assert isinstance(protocol.lost, Exception)
-        peer.close()
-
-    loop.run_until_complete(main())
-    context = reports.pop()
-    assert ("recv_into" if buffer == b"read-only" else "get_buffer") in context["message"] + str(context["exception"])
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyError, asyncio.CancelledError])
@@ -173,3 +161,53 @@ async def test_closing_in_every_callback():
                 await protocol.until_event("lost")
             assert protocol.events[-1] == "lost" and protocol.events.count("lost") == 1
             peer.close()
+
+
+class PausesInGetBuffer(BufferedRecorder):
+    """Reads one buffer each time that it is told to."""
+
+    def get_buffer(self, sizehint):
+        self.transport.pause_reading()
+        return super().get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes):
+        super().buffer_updated(nbytes)
+        asyncio.get_running_loop().call_soon(self.transport.resume_reading)
+
+
+@with_loop
+async def test_pause_in_get_buffer():
+    """What was made room for comes all the same, and so does the end."""
+    protocol, peer = await connected(lambda: PausesInGetBuffer(4))
+    peer.sendall(b"ten bytes.")
+    await protocol.until_received(10)
+    peer.close()
+    await protocol.until_event("lost")
+    assert bytes(protocol.data) == b"ten bytes."
+    assert protocol.events[-2:] == ["eof", "lost"]
+
+
+@only_bolide
+@with_loop
+async def test_pause_in_get_buffer_with_tls():
+    async with serving(lambda: PausesInGetBuffer(4)) as (address, protocols, _):
+        client = await connect(address)
+        client.transport.write(b"ten bytes.")
+        await protocols[0].until_received(10)
+        await closed(client, *protocols)
+    assert bytes(protocols[0].data) == b"ten bytes."
+
+
+@not_uvloop
+@with_loop
+async def test_the_hint_of_get_buffer_with_tls():
+    """So many bytes at least are known to have come; -1: any number."""
+    context = authority().client()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    protocol = BufferedRecorder(1)
+    async with serving(lambda: protocol) as (address, _, _):
+        client = await connect(address, context=context)
+        client.transport.write(b"x" * 100)
+        await protocol.until_received(100)
+        assert protocol.hints[0] >= 100 and min(protocol.hints) >= -1 and max(protocol.hints) < 1000
+        await closed(client)

@@ -3,11 +3,10 @@
 import asyncio
 import os
 import socket
-import struct
 
 import pytest
 from support.loops import with_loop
-from support.protocols import Recorder
+from support.protocols import Recorder, reset
 
 # A reader's limit: it pauses its transport when it holds more than twice as much.
 LIMIT = 4096
@@ -106,8 +105,7 @@ async def test_a_reset_reaches_the_reader_after_large_reads():
             sending = asyncio.create_task(loop.sock_sendall(peer, bytes(50_000)))
             assert await reader.readexactly(50_000) == bytes(50_000)
             await sending
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
+        reset(peer)
         with pytest.raises(ConnectionResetError):
             await reader.readexactly(1)
         writer.close()

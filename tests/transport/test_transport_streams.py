@@ -5,18 +5,11 @@ import errno
 import gc
 import os
 import socket
-import struct
 import weakref
 
 import pytest
 from support.loops import LOOP, only_bolide, with_loop
-from support.protocols import Recorder, closed, connected, connected_pair, drain, receive_all
-
-
-def reset(peer):
-    """Close the socket with a reset instead of a FIN."""
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
+from support.protocols import Keeper, Recorder, closed, connected, connected_pair, drain, receive_all, reset
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
@@ -35,18 +28,6 @@ async def test_the_life_of_a_connection(kind):
     assert second.events == ["made", "data", "eof", "lost"]
     assert first.lost is None and second.lost is None
     assert bytes(second.data) == b"hello" and bytes(first.data) == b"world"
-
-
-class Keeper(Recorder):
-    """Keeps each object that it is handed, as it was handed."""
-
-    def __init__(self):
-        super().__init__()
-        self.pieces = []
-
-    def data_received(self, data):
-        self.pieces.append(data)
-        super().data_received(data)
 
 
 @with_loop

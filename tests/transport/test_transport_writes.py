@@ -6,7 +6,7 @@ import contextvars
 import socket
 
 import pytest
-from support.loops import LOOP, with_loop
+from support.loops import LOOP, not_uvloop, only_bolide, with_loop
 from support.protocols import Recorder, closed, connected, receive_all
 
 
@@ -202,4 +202,58 @@ async def test_write_buffer_limits():
         transport.set_write_buffer_limits(high="many")
     assert transport.get_write_buffer_limits() == (16384, 65536)
     await closed(protocol)
+    peer.close()
+
+
+@only_bolide
+def test_marks_that_are_no_whole_numbers(loop):
+    """They are compared with numbers of bytes: what is behind the point makes no difference."""
+
+    async def main():
+        protocol, peer = await connected()
+        protocol.transport.set_write_buffer_limits(10**30, 2.5)
+        protocol.transport.write(b"x" * 8_000_000)
+        protocol.transport.set_write_buffer_limits(1000.5)
+        assert protocol.events[-1] == "pause"
+        assert protocol.transport.get_write_buffer_limits() == (250, 1000)
+        peer.setblocking(False)
+        left = 8_000_000
+        while left > 0:
+            left -= len(await loop.sock_recv(peer, 1_000_000))
+        await protocol.until_event("resume")
+        peer.close()
+        await protocol.until_event("lost")
+
+    loop.run_until_complete(main())
+
+
+@only_bolide
+def test_writes_after_a_close_that_had_output_to_send(loop, caplog):
+    """Asyncio's transport fails in its own code there, up to 3.13."""
+
+    async def main():
+        protocol, peer = await connected()
+        protocol.transport.write(b"x" * 10_000_000)
+        protocol.transport.close()
+        peer.setblocking(False)
+        while await loop.sock_recv(peer, 1_000_000):
+            pass
+        await protocol.until_event("lost")
+        for _ in range(8):
+            protocol.transport.write(b"lost")
+        peer.close()
+
+    loop.run_until_complete(main())
+    assert "socket.send() raised exception" in caplog.text
+
+
+@not_uvloop
+@with_loop
+async def test_writelines_writes_all_or_nothing():
+    protocol, peer = await connected()
+    with pytest.raises(TypeError):
+        protocol.transport.writelines([b"not sent", "text"])
+    protocol.transport.writelines([b"sent"])
+    protocol.transport.close()
+    assert await asyncio.to_thread(peer.recv, 100) == b"sent"
     peer.close()
