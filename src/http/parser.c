@@ -349,7 +349,8 @@ static int save_head(bolide_conn *c, const char *data, size_t len) {
     c->exchange->split = split;
     c->since_ms = 0;
     split->head = *h;
-    split->head.cap = h->count > 8 ? h->count * 2 : 16;
+    uint32_t cap = h->count > 8 ? h->count * 2 : 16;
+    split->head.cap = cap < c->http->max_fields ? cap : c->http->max_fields;
     split->head.fields = malloc(split->head.cap * sizeof(bolide_field));
     if (split->head.fields == NULL) {
         PyErr_NoMemory();

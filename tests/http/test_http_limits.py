@@ -98,6 +98,18 @@ def test_number_of_fields(small):
         expect_refusal(connection, 431)
 
 
+@pytest.mark.parametrize("first", [1, 6, 9])
+def test_number_of_fields_in_two_reads(small, first):
+    """However many of them the first piece of the head has."""
+    lines = [b"X-%d: a\r\n" % number for number in range(10)]
+    with small.connect() as connection, small.connect() as other:
+        connection.send(b"GET /text HTTP/1.1\r\nHost: test\r\n" + b"".join(lines[:first]))
+        other.get("/text")
+        other.get("/text")  # the turn in which the piece has come is over
+        connection.send(b"".join(lines[first:]) + b"\r\n")
+        expect_refusal(connection, 431)
+
+
 @pytest.mark.parametrize("pieces", [1, 100])
 @pytest.mark.parametrize(("target", "value", "status"), [(2000, 1, 414), (1, 2000, 431), (800, 800, 431)])
 def test_size_of_the_head(small, target, value, status, pieces):
