@@ -60,7 +60,7 @@ typedef struct bolide_exchange {
     bolide_split_head *split;     /* a head that is not complete yet, or NULL */
     uint64_t received;            /* bytes of the body that is being read */
     uint32_t window;              /* ... of them since since_ms began, at most UINT32_MAX */
-    uint32_t dropped;             /* bytes of chunk extensions and trailers in the body that is being read */
+    uint32_t dropped;             /* ... chunk extensions and trailers of it, less those that data made up for */
 } bolide_exchange;
 
 /* Bytes that came while an exchange was under way. */

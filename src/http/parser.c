@@ -15,6 +15,8 @@
 #define METHOD_MAX 64
 /* What llhttp is told instead of it: no byte of a request but CONNECT is read otherwise because of its method. */
 #define METHOD_STAND_IN "POST"
+/* Bytes of chunk extensions that each byte of data makes up for. */
+#define EXTENSION_RATIO 2
 /* Exchanges that are kept for connections to come. */
 #define POOL_MAX 64
 
@@ -57,14 +59,19 @@ static int grow_fields(bolide_conn *c, bolide_head *h) {
     return 0;
 }
 
-/* `len` bytes of trailers or of chunk extensions, which are dropped: a body may not have more of them than a head has
- * bytes. */
+/* `len` bytes of trailers or of chunk extensions, which are dropped. There may be as many as a head may have, and in
+ * the long run more only as data make up for them: RFC 9112, section 7.1.1, asks for a limit of the total. */
 static int drop(bolide_conn *c, size_t len) {
     if (len > c->http->max_head - c->exchange->dropped) {
         return stop(c, -431);
     }
     c->exchange->dropped += (uint32_t)len;
     return 0;
+}
+
+/* `len` bytes of data make up for what was dropped. */
+static void make_up(bolide_exchange *x, size_t len) {
+    x->dropped -= len < x->dropped / EXTENSION_RATIO ? (uint32_t)len * EXTENSION_RATIO : x->dropped;
 }
 
 static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
@@ -179,7 +186,7 @@ static int on_headers_complete(llhttp_t *parser) {
     if ((parser->flags & F_CONTENT_LENGTH) != 0 && parser->content_length > c->http->max_body) {
         return stop(c, -413);
     }
-    c->since_ms = c->exchange->window = 0;
+    c->since_ms = c->exchange->window = c->exchange->dropped = 0;
     c->exchange->received = 0;
     int status = c->http->ops->on_head(c, h);
     /* What follows is parsed as HTTP, whatever the upgrade asks for; behind a request for a WebSocket it waits. */
@@ -204,6 +211,7 @@ static int count_body(bolide_conn *c, size_t len) {
 
 static int on_body(llhttp_t *parser, const char *at, size_t len) {
     bolide_conn *c = conn_of(parser);
+    make_up(c->exchange, len);
     if ((c->flags & (BOLIDE_CONN_RESPONSE | BOLIDE_CONN_CLOSING)) != 0 || c->request == NULL) {
         c->discarded += (uint32_t)len;
         return c->discarded > DISCARD_MAX ? stop(c, -400) : 0;
@@ -235,7 +243,6 @@ static int on_extension_complete(llhttp_t *parser) {
 static int on_message_complete(llhttp_t *parser) {
     bolide_conn *c = conn_of(parser);
     c->flags |= BOLIDE_CONN_MESSAGE;
-    c->exchange->dropped = 0;
     if ((c->flags & (BOLIDE_CONN_KEEP_ALIVE | BOLIDE_CONN_HTTP10)) == BOLIDE_CONN_KEEP_ALIVE) {
         parser->flags &= (uint16_t)~F_CONNECTION_CLOSE; /* that of a trailer */
     }
@@ -280,7 +287,6 @@ static int begin_exchange(bolide_conn *c) {
         PyErr_NoMemory();
         return -1;
     }
-    x->window = x->dropped = 0;
     c->exchange = x;
     init_parser(c);
     return 0;

@@ -121,6 +121,44 @@ def test_size_of_the_head(small, target, value, status, pieces):
         expect_refusal(connection, status)
 
 
+@pytest.fixture
+def narrow(servers):
+    """A server that takes heads of 1000 bytes, and bodies of any size."""
+    with servers.lend("apps:app", "--h11-max-incomplete-event-size", "1000") as server:
+        yield server
+
+
+def send_chunks(connection, count, data, extension):
+    chunk = b"%x;%s\r\n%s\r\n" % (len(data), extension, data)
+    connection.send(f"POST /length HTTP/1.1\r\nHost: test\r\n{CHUNKED}".encode() + chunk * count)
+
+
+@pytest.mark.parametrize(("data", "extension"), [(8192, b"chunk-signature=" + b"a" * 64), (64, b"s=" + b"a" * 64)])
+def test_signed_chunks(narrow, data, extension):
+    """Extensions in proportion to the data, as of a client that signs each chunk, are not limited in total."""
+    with narrow.connect() as connection:
+        send_chunks(connection, 1000, b"b" * data, extension)
+        connection.send(b"0\r\n\r\n")
+        assert connection.read_response().text.endswith(f" {1000 * data}")
+        assert connection.get("/text").status == 200
+
+
+@pytest.mark.parametrize(("count", "data", "size"), [(1000, 1, 100), (1000, 10, 100), (1, 10, 2000)])
+def test_chunks_of_little_but_extensions(narrow, count, data, size):
+    with narrow.connect() as connection:
+        send_chunks(connection, count, b"b" * data, b"a=" + b"b" * size)
+        expect_refusal(connection, 431)
+
+
+@pytest.mark.parametrize("rest", [b"1;a=%s\r\nb\r\n0\r\n\r\n", b"0;a=%s\r\n\r\n", b"0\r\na: %s\r\n\r\n"])
+def test_data_earn_no_long_extension(narrow, rest):
+    """One extension, or the trailers, have the limit of a head behind however much data."""
+    with narrow.connect() as connection:
+        send_chunks(connection, 10, b"b" * 10_000, b"a=b")
+        connection.send(rest % (b"b" * 2000))
+        expect_refusal(connection, 431)
+
+
 def test_limit_of_concurrency(key):
     """Also: who is refused does not count for long."""
     with ServerProcess("apps:app", "--limit-concurrency", "2") as server, server.connect() as first:
