@@ -95,19 +95,8 @@ void bolide_access_add(bolide_request *r, uint64_t len) {
 }
 
 void bolide_access_sent(bolide_request *r, PyObject *body) {
-    if (r->access == NULL || body == NULL || r->response.framing == BOLIDE_BODY_NONE) {
-        return;
-    }
-    if (PyBytes_Check(body)) {
+    if (body != NULL && r->response.framing != BOLIDE_BODY_NONE) {
         bolide_access_add(r, (uint64_t)PyBytes_GET_SIZE(body));
-        return;
-    }
-    Py_buffer view;
-    if (PyObject_GetBuffer(body, &view, PyBUF_FULL_RO) == 0) {
-        bolide_access_add(r, (uint64_t)view.len);
-        PyBuffer_Release(&view);
-    } else {
-        PyErr_Clear();
     }
 }
 

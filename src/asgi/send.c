@@ -222,7 +222,7 @@ static int send_body(bolide_request *r, PyObject *message) {
         result = bolide_request_disconnected(r);
         goto done;
     }
-    if (body != NULL && PyBytes_CheckExact(body)) {
+    if (body != NULL) {
         bolide_conn_expect_output(r->conn, (size_t)PyBytes_GET_SIZE(body));
     }
     if (!is_more && (r->flags & BOLIDE_REQUEST_TRAILERS) != 0) {

@@ -396,13 +396,9 @@ int bolide_response_start(bolide_stream *s, bolide_defaults *d, bolide_response 
     return result;
 }
 
-/* Queue `len` bytes at `data`, the contents of `body`, by reference when they are large and cannot change. */
-static int write_piece(bolide_stream *s, PyObject *body, const char *data, size_t len) {
-    return PyBytes_CheckExact(body) ? bolide_stream_write_object(s, body) : bolide_stream_write(s, data, len);
-}
-
-/* A chunk with its size line, and the last chunk too unless `more`. Small ones are one write. */
-static int write_chunk(bolide_stream *s, PyObject *body, const char *data, size_t len, bool more) {
+/* A chunk of the `len` bytes of `body` with its size line, and the last chunk too unless `more`. Small ones are one
+ * write. */
+static int write_chunk(bolide_stream *s, PyObject *body, size_t len, bool more) {
     static const char last_chunk[] = "\r\n0\r\n\r\n";
     char size[24];
     if (len == 0) {
@@ -415,29 +411,29 @@ static int write_chunk(bolide_stream *s, PyObject *body, const char *data, size_
             return -1;
         }
         memcpy(out, size, (size_t)n);
-        memcpy(out + n, data, len);
+        memcpy(out + n, PyBytes_AS_STRING(body), len);
         memcpy(out + (size_t)n + len, last_chunk, 7);
         bolide_stream_commit(s, (size_t)n + len + (more ? 2 : 7));
         return 0;
     }
-    if (bolide_stream_write(s, size, (size_t)n) != 0 || write_piece(s, body, data, len) != 0) {
+    if (bolide_stream_write(s, size, (size_t)n) != 0 || bolide_stream_write_object(s, body) != 0) {
         return -1;
     }
     return bolide_stream_write(s, last_chunk, more ? 2 : 7);
 }
 
-/* As bolide_response_body(), for the contents of `body`. */
-static int write_body(bolide_stream *s, bolide_response *r, PyObject *body, const char *data, size_t len, bool more) {
+int bolide_response_body(bolide_stream *s, bolide_response *r, PyObject *body, bool more) {
+    size_t len = body != NULL ? (size_t)PyBytes_GET_SIZE(body) : 0;
     switch (r->framing) {
     case BOLIDE_BODY_CHUNKED:
-        return write_chunk(s, body, data, len, more);
+        return write_chunk(s, body, len, more);
     case BOLIDE_BODY_LENGTH:
         if (len > r->left) {
             PyErr_SetString(PyExc_RuntimeError, "Response content longer than Content-Length");
             return -1;
         }
         r->left -= len;
-        if (len > 0 && write_piece(s, body, data, len) != 0) {
+        if (len > 0 && bolide_stream_write_object(s, body) != 0) {
             return -1;
         }
         if (!more && r->left != 0) {
@@ -446,7 +442,7 @@ static int write_body(bolide_stream *s, bolide_response *r, PyObject *body, cons
         }
         return 0;
     case BOLIDE_BODY_UNTIL_CLOSE:
-        return len > 0 ? write_piece(s, body, data, len) : 0;
+        return len > 0 ? bolide_stream_write_object(s, body) : 0;
     default:
         if (len > 0 && !r->head) {
             PyErr_SetString(PyExc_RuntimeError, "Response content longer than Content-Length");
@@ -454,29 +450,6 @@ static int write_body(bolide_stream *s, bolide_response *r, PyObject *body, cons
         }
         return 0;
     }
-}
-
-int bolide_response_body(bolide_stream *s, bolide_response *r, PyObject *body, bool more) {
-    if (body == NULL) {
-        return write_body(s, r, NULL, "", 0, more);
-    }
-    if (PyBytes_CheckExact(body)) {
-        return write_body(s, r, body, PyBytes_AS_STRING(body), (size_t)PyBytes_GET_SIZE(body), more);
-    }
-    Py_buffer view;
-    if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) != 0) {
-        if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        PyObject *copy = PyBytes_FromObject(body); /* it is not contiguous */
-        int written = copy != NULL ? bolide_response_body(s, r, copy, more) : -1;
-        Py_XDECREF(copy);
-        return written;
-    }
-    int result = write_body(s, r, body, view.buf, (size_t)view.len, more);
-    PyBuffer_Release(&view);
-    return result;
 }
 
 int bolide_response_open_piece(bolide_stream *s, bolide_response *r, uint64_t len, bool more) {

@@ -32,7 +32,7 @@ bool bolide_copy_value(char *out, const char *value, size_t len);
  * transfer-encoding and connection are read and written anew. 0, or -1 with an exception set and nothing queued. */
 int bolide_response_start(bolide_stream *s, bolide_defaults *d, bolide_response *r, PyObject *headers);
 
-/* Queue a piece of the body, framed, and the end of it unless `more`. `body`: a bytes-like object, or NULL. 0, or -1
+/* Queue a piece of the body, framed, and the end of it unless `more`. `body`: an exact bytes object, or NULL. 0, or -1
  * with an exception set: nothing of the piece was queued, except when the body ends short of its length. */
 int bolide_response_body(bolide_stream *s, bolide_response *r, PyObject *body, bool more);
 
