@@ -339,6 +339,15 @@ int bolide_scope_build(bolide_request **r, const bolide_head *head, bolide_head_
 /* The vectorcall of a request. */
 PyObject *bolide_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);
 
+/* The response is complete. */
+void bolide_request_complete(bolide_request *r);
+
+/* The body is complete, and trailers follow, which the response has announced. 0, or -1 with an exception set. */
+int bolide_request_await_trailers(bolide_request *r);
+
+/* Set the exception that a send() raises when there is nobody to send to. -1. */
+int bolide_request_disconnected(const bolide_request *r);
+
 /* The `receive` of a request. Called with the request's task it is that task's callback. New reference, or NULL. */
 PyObject *bolide_receive_new(bolide_request *r);
 
@@ -424,15 +433,6 @@ int bolide_file_go_on(bolide_request *r);
 
 /* Close the file. */
 void bolide_file_end(bolide_request *r);
-
-/* The response is complete. */
-void bolide_request_complete(bolide_request *r);
-
-/* The body is complete, and trailers follow, which the response has announced. 0, or -1 with an exception set. */
-int bolide_request_await_trailers(bolide_request *r);
-
-/* Set the exception that a send() raises when there is nobody to send to. -1. */
-int bolide_request_disconnected(const bolide_request *r);
 
 /* --- log.c ------------------------------------------------------------------------------------ */
 

@@ -238,8 +238,7 @@ static int poll_request(bolide_awaitable *a, bool woken, PyObject **result) {
         return bolide_receive_poll(r, woken, result);
     }
     if (r->conn == NULL && (r->flags & BOLIDE_REQUEST_COMPLETE) == 0) {
-        PyErr_SetString(bolide_asgi_of(r)->ClientDisconnected, "the client has disconnected");
-        return -1;
+        return bolide_request_disconnected(r);
     }
     if (a->kind == BOLIDE_AWAIT_FILE) {
         int done = bolide_file_go_on(r);

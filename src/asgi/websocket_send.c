@@ -1,11 +1,6 @@
 /* What the application of a WebSocket sends. */
 #include "asgi/asgi.h"
 
-static int disconnected(bolide_request *r) {
-    PyErr_SetString(bolide_asgi_of(r)->ClientDisconnected, "the client has disconnected");
-    return -1;
-}
-
 /* Is there nobody to send to? Reading a message may have run code: to be asked again after it. */
 static bool is_gone(const bolide_request *r) {
     return r->conn == NULL || r->ws->gone || !bolide_conn_is_open(r->conn);
@@ -59,7 +54,7 @@ static int send_accept(bolide_request *r, PyObject *message) {
         }
     }
     if (is_gone(r)) {
-        result = disconnected(r);
+        result = bolide_request_disconnected(r);
     } else if (ws->state != BOLIDE_WEBSOCKET_CONNECTING) {
         result = overtaken();
     } else {
@@ -95,7 +90,7 @@ static int send_refusal(bolide_request *r) {
     ws->code = BOLIDE_WS_ABNORMAL;
     log_status(r, 403);
     if (r->conn == NULL) {
-        return disconnected(r);
+        return bolide_request_disconnected(r);
     }
     if (bolide_response_simple(&r->conn->stream, &r->server->http.defaults, 403, false, "") < 0) {
         bolide_conn_abort(r->conn);
@@ -132,7 +127,7 @@ static int send_denial_start(bolide_request *r, PyObject *message) {
     }
     if (is_gone(r) || r->ws->state != BOLIDE_WEBSOCKET_CONNECTING) {
         Py_DECREF(headers);
-        return is_gone(r) ? disconnected(r) : overtaken();
+        return is_gone(r) ? bolide_request_disconnected(r) : overtaken();
     }
     r->ws->state = BOLIDE_WEBSOCKET_DENYING;
     r->ws->opening->headers = headers;
@@ -191,7 +186,7 @@ static int send_denial_body(bolide_request *r, PyObject *message) {
         goto done;
     }
     if (is_gone(r) || r->ws->state != BOLIDE_WEBSOCKET_DENYING) {
-        result = is_gone(r) ? disconnected(r) : overtaken();
+        result = is_gone(r) ? bolide_request_disconnected(r) : overtaken();
         goto done;
     }
     if (r->ws->opening->headers != NULL && !is_more && add_length(r, body) < 0) {
@@ -203,7 +198,7 @@ static int send_denial_body(bolide_request *r, PyObject *message) {
         goto done;
     }
     if (r->conn == NULL) {
-        result = disconnected(r);
+        result = bolide_request_disconnected(r);
         goto done;
     }
     result = bolide_response_body(&r->conn->stream, &r->ws->opening->response, body, is_more != 0);
@@ -246,7 +241,8 @@ static int send_data(bolide_request *r, PyObject *message) {
             return -1;
         }
     }
-    int result = is_gone(r) || !bolide_ws_is_open(r->conn) ? disconnected(r) : bolide_ws_send(r->conn, data);
+    int result =
+        is_gone(r) || !bolide_ws_is_open(r->conn) ? bolide_request_disconnected(r) : bolide_ws_send(r->conn, data);
     Py_DECREF(data);
     return result;
 }
@@ -295,7 +291,7 @@ static int send_close(bolide_request *r, PyObject *message) {
     if (text != NULL && len > BOLIDE_WS_REASON_MAX) {
         PyErr_Format(PyExc_ValueError, "reason is longer than %d bytes", BOLIDE_WS_REASON_MAX);
     } else if (text != NULL && is_gone(r)) {
-        disconnected(r);
+        bolide_request_disconnected(r);
     } else if (text != NULL && r->ws->state != BOLIDE_WEBSOCKET_OPEN) {
         overtaken();
     } else if (text != NULL) {
@@ -337,7 +333,7 @@ static int send_message(bolide_request *r, PyObject *message, PyObject *type) {
         return -1;
     }
     if (is_gone(r)) {
-        return disconnected(r);
+        return bolide_request_disconnected(r);
     }
     if (state == BOLIDE_WEBSOCKET_CONNECTING) {
         return send_connecting(r, message, type);
