@@ -367,8 +367,9 @@ PyObject *bolide_awaitable_of_message(bolide_request *r, PyObject *message);
 int bolide_awaitable_traverse(bolide_request *r, visitproc visit, void *arg);
 void bolide_awaitable_drop(bolide_request *r);
 
-/* Let the suspended awaitables of that kind look again. */
+/* Let the suspended awaitables of that kind look again, or of each kind: those for a message first. */
 void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind);
+void bolide_awaitable_wake_all(bolide_request *r);
 
 /* message[key]: 1 and a new reference; 0 when it is not there; -1 with an exception set. */
 int bolide_message_get(PyObject *message, PyObject *key, PyObject **value);

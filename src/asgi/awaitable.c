@@ -548,6 +548,12 @@ void bolide_awaitable_wake(bolide_request *r, bolide_await_kind kind) {
     Py_XDECREF(waiters);
 }
 
+void bolide_awaitable_wake_all(bolide_request *r) {
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
+    bolide_awaitable_wake(r, BOLIDE_AWAIT_FILE);
+}
+
 /* --- the type ----------------------------------------------------------------------------------------------------- */
 
 static int awaitable_traverse(PyObject *self, visitproc visit, void *arg) {

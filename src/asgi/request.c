@@ -84,9 +84,7 @@ static void give_up(bolide_request *r) {
     } else {
         bolide_conn_close(c);
     }
-    bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
-    bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
-    bolide_awaitable_wake(r, BOLIDE_AWAIT_FILE);
+    bolide_awaitable_wake_all(r);
 }
 
 static void failed(bolide_request *r, PyObject *exc) {
@@ -467,10 +465,6 @@ static void on_progress(bolide_conn *c) {
     Py_DECREF(r);
 }
 
-static void on_tick(bolide_conn *c, unsigned ms) {
-    bolide_ws_tick(c, ms);
-}
-
 static void on_drain(bolide_conn *c) {
     bolide_request *r = (bolide_request *)Py_NewRef(c->request);
     bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
@@ -484,9 +478,7 @@ static void on_gone(bolide_conn *c) {
     if (r->ws != NULL) {
         bolide_websocket_gone(r);
     }
-    bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
-    bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
-    bolide_awaitable_wake(r, BOLIDE_AWAIT_FILE);
+    bolide_awaitable_wake_all(r);
     Py_DECREF(r);
 }
 
@@ -523,7 +515,7 @@ const bolide_http_ops bolide_request_ops = {
     .on_gone = on_gone,
     .on_refused = on_refused,
     .traverse = traverse_conn,
-    .on_tick = on_tick,
+    .on_tick = bolide_ws_tick,
     .on_count = on_count,
 };
 

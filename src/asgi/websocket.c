@@ -192,11 +192,6 @@ static bool on_message(bolide_conn *c, PyObject *message, size_t len) {
     return more;
 }
 
-static void wake_all(bolide_request *r) {
-    bolide_awaitable_wake(r, BOLIDE_AWAIT_RECEIVE);
-    bolide_awaitable_wake(r, BOLIDE_AWAIT_DRAIN);
-}
-
 static void on_end(bolide_conn *c, int code, PyObject *reason) {
     bolide_request *r = c->request;
     if (r == NULL || r->ws == NULL || r->ws->code != 0) {
@@ -206,7 +201,7 @@ static void on_end(bolide_conn *c, int code, PyObject *reason) {
     r->ws->code = code;
     r->ws->reason = Py_XNewRef(reason);
     Py_INCREF(r);
-    wake_all(r);
+    bolide_awaitable_wake_all(r);
     Py_DECREF(r);
 }
 
@@ -267,7 +262,7 @@ void bolide_websocket_finish(bolide_request *r, bool failed) {
         if (!failed && open) {
             bolide_log_error(r->server, "ASGI callable returned without completing handshake.", NULL);
         }
-        if (r->conn != NULL && open) {
+        if (open) {
             refuse(r, 500);
         } else if (r->conn != NULL) {
             bolide_conn_close(r->conn);
@@ -288,7 +283,7 @@ void bolide_websocket_shutdown(bolide_request *r) {
     } else if (r->conn != NULL && ws->state == BOLIDE_WEBSOCKET_CONNECTING && !ws->gone) {
         bolide_websocket_gone(r);
         refuse(r, 503);
-        wake_all(r);
+        bolide_awaitable_wake_all(r);
     }
     Py_DECREF(r);
 }
