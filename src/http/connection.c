@@ -115,11 +115,8 @@ static bool can_parse(const bolide_conn *c) {
            (c->flags & done) != BOLIDE_CONN_MESSAGE && !(bolide_conn_is_idle(c) && bolide_stream_is_full(&c->stream));
 }
 
-/* Read, or do not, as the state asks for. */
-static void update_reading(bolide_conn *c) {
+void bolide_conn_set_reading(bolide_conn *c, bool wanted) {
     bool reading = (c->stream.flags & BOLIDE_STREAM_READING) != 0;
-    bool wanted = (c->flags & (BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_EOF | BOLIDE_CONN_CLOSING)) == 0 &&
-                  bolide_conn_held(c) <= HELD_MAX;
     if (wanted && !reading) {
         if (bolide_stream_read_start(&c->stream) != 0) {
             bolide_conn_abort(c);
@@ -127,6 +124,12 @@ static void update_reading(bolide_conn *c) {
     } else if (!wanted && reading) {
         bolide_stream_read_stop(&c->stream);
     }
+}
+
+/* Read, or do not, as the state asks for. */
+static void update_reading(bolide_conn *c) {
+    const unsigned others = BOLIDE_CONN_BODY_PAUSED | BOLIDE_CONN_EOF | BOLIDE_CONN_CLOSING;
+    bolide_conn_set_reading(c, (c->flags & others) == 0 && bolide_conn_held(c) <= HELD_MAX);
 }
 
 void bolide_conn_hold(bolide_conn *c, const char *data, size_t len) {
@@ -230,7 +233,7 @@ static void settle(bolide_conn *c) {
 }
 
 void bolide_conn_resume(bolide_conn *c) {
-    bool upgraded = (c->flags & (BOLIDE_CONN_UPGRADED | BOLIDE_CONN_CLOSING)) == BOLIDE_CONN_UPGRADED;
+    bool upgraded = bolide_conn_is_upgraded(c);
     if (c->held == NULL || (!upgraded && !can_parse(c))) {
         return;
     }
@@ -340,7 +343,7 @@ void bolide_conn_resume_body(bolide_conn *c) {
 /* --- the stream's events ---------------------------------------------------------------------- */
 
 void bolide_conn_input(bolide_conn *c, const char *data, size_t len) {
-    if ((c->flags & (BOLIDE_CONN_UPGRADED | BOLIDE_CONN_CLOSING)) == BOLIDE_CONN_UPGRADED) {
+    if (bolide_conn_is_upgraded(c)) {
         bolide_conn_hold(c, data, len); /* upgraded while the bytes waited */
         bolide_http_resume_soon(c);
     } else if ((c->flags & BOLIDE_CONN_LINGERING) != 0) {
@@ -407,7 +410,7 @@ static void on_eof(bolide_stream *s) {
     }
 }
 
-static void on_error(bolide_stream *s, int status) {
+void bolide_conn_on_error(bolide_stream *s, int status) {
     (void)status;
     bolide_conn_abort(bolide_conn_of_stream(s));
 }
@@ -444,7 +447,7 @@ void bolide_conn_on_close(bolide_stream *s) {
 static const bolide_stream_ops stream_ops = {
     .on_read = on_read,
     .on_eof = on_eof,
-    .on_error = on_error,
+    .on_error = bolide_conn_on_error,
     .on_drain = on_drain,
     .on_close = bolide_conn_on_close,
 };

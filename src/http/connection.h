@@ -217,6 +217,9 @@ void bolide_conn_note_output(bolide_conn *c);
 /* Keep bytes that cannot be taken in yet, behind those that are kept; aborts when there is no memory. */
 void bolide_conn_hold(bolide_conn *c, const char *data, size_t len);
 
+/* Read, or do not; aborts when that fails. */
+void bolide_conn_set_reading(bolide_conn *c, bool wanted);
+
 /* Stop and resume taking in the body, as the owner consumes it. */
 void bolide_conn_pause_body(bolide_conn *c);
 void bolide_conn_resume_body(bolide_conn *c);
@@ -234,12 +237,18 @@ void bolide_conn_upgrade(bolide_conn *c, const bolide_stream_ops *ops);
 /* Close so that the peer gets what was queued although it may still be sending; an upgrade ends here. */
 void bolide_conn_linger(bolide_conn *c);
 
-/* The stream's on_close. */
+/* The stream's on_error and on_close, whatever is spoken. */
+void bolide_conn_on_error(bolide_stream *s, int status);
 void bolide_conn_on_close(bolide_stream *s);
 
 /* Is there a peer who may still get something? */
 static inline bool bolide_conn_is_open(const bolide_conn *c) {
     return (c->flags & BOLIDE_CONN_CLOSING) == 0;
+}
+
+/* Is another protocol spoken, with a peer who may still get something? */
+static inline bool bolide_conn_is_upgraded(const bolide_conn *c) {
+    return (c->flags & (BOLIDE_CONN_UPGRADED | BOLIDE_CONN_CLOSING)) == BOLIDE_CONN_UPGRADED;
 }
 
 /* Between requests: nothing is lost by closing. */

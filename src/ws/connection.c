@@ -7,7 +7,7 @@
 #define TAIL_MAX (BOLIDE_WS_HEADER_MAX + BOLIDE_WS_CONTROL_MAX)
 
 bool bolide_ws_is_open(const bolide_conn *c) {
-    return bolide_ws_is_upgraded(c) && (bolide_ws_of(c)->flags & (WS_CLOSE_SENT | WS_ENDED)) == 0;
+    return bolide_conn_is_upgraded(c) && (bolide_ws_of(c)->flags & (WS_CLOSE_SENT | WS_ENDED)) == 0;
 }
 
 void bolide_ws_config_clear(bolide_ws_config *config) {
@@ -79,7 +79,7 @@ static void tell_end(bolide_conn *c, int code, PyObject *reason) {
 
 /* Nothing more is said on this connection: let the peer get what was queued, then close. */
 static void leave(bolide_conn *c) {
-    if (bolide_ws_is_upgraded(c)) {
+    if (bolide_conn_is_upgraded(c)) {
         release(c);
         bolide_conn_linger(c);
     }
@@ -214,7 +214,7 @@ static size_t take_frame(bolide_conn *c, char *data, size_t len) {
     char *tail = NULL;
     if (before == 0) {
         used = take_header(c, data, len, &f);
-        if (used == 0 && bolide_ws_is_upgraded(c)) {
+        if (used == 0 && bolide_conn_is_upgraded(c)) {
             if ((ws->flags & WS_DEFERRED) != 0) {
                 return 0;
             }
@@ -228,7 +228,7 @@ static size_t take_frame(bolide_conn *c, char *data, size_t len) {
         in->tail = NULL; /* what follows may close the connection */
         in->tail_len = 0;
         used = take_header(c, tail, before + part, &f);
-        if (used == 0 && bolide_ws_is_upgraded(c)) {
+        if (used == 0 && bolide_conn_is_upgraded(c)) {
             in->tail = tail;
             in->tail_len = (uint8_t)(before + part);
             return part;
@@ -236,23 +236,15 @@ static size_t take_frame(bolide_conn *c, char *data, size_t len) {
         free(tail);
         used -= used > 0 ? before : 0;
     }
-    if (!bolide_ws_is_upgraded(c) || bolide_ws_is_control(f.opcode)) {
+    if (!bolide_conn_is_upgraded(c) || bolide_ws_is_control(f.opcode)) {
         return used;
     }
     return used + bolide_ws_begin_frame(c, &f, data + used, len - used);
 }
 
 static void update_reading(bolide_conn *c) {
-    bolide_ws *ws = bolide_ws_of(c);
-    bool reading = (c->stream.flags & BOLIDE_STREAM_READING) != 0;
-    bool wanted = (ws->flags & WS_FULL) == 0 && c->held == NULL && (c->flags & BOLIDE_CONN_EOF) == 0;
-    if (wanted && !reading) {
-        if (bolide_stream_read_start(&c->stream) != 0) {
-            bolide_conn_abort(c);
-        }
-    } else if (!wanted && reading) {
-        bolide_stream_read_stop(&c->stream);
-    }
+    bool full = (bolide_ws_of(c)->flags & WS_FULL) != 0;
+    bolide_conn_set_reading(c, !full && c->held == NULL && (c->flags & BOLIDE_CONN_EOF) == 0);
 }
 
 /* The peer has gone without a word. */
@@ -264,7 +256,7 @@ static void vanished(bolide_conn *c) {
 /* Frame by frame, until something ends the connection or the owner has enough. */
 static void take_frames(bolide_conn *c, bolide_ws_input *in, char *data, size_t len) {
     bolide_ws *ws = bolide_ws_of(c);
-    while (len > 0 && bolide_ws_is_upgraded(c)) {
+    while (len > 0 && bolide_conn_is_upgraded(c)) {
         if (c->held != NULL || (ws->flags & (WS_FULL | WS_DEFERRED)) != 0) {
             bolide_conn_hold(c, data, len);
             break;
@@ -302,7 +294,7 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
         ws->input = NULL;
         give_input(config, in);
     }
-    if (bolide_ws_is_upgraded(c)) {
+    if (bolide_conn_is_upgraded(c)) {
         if ((ws->flags & WS_DEFERRED) != 0) {
             ws->flags &= (uint8_t)~WS_DEFERRED;
             bolide_http_resume_soon(c);
@@ -317,14 +309,9 @@ static void on_read(bolide_stream *s, char *data, size_t len) {
 static void on_eof(bolide_stream *s) {
     bolide_conn *c = bolide_conn_of_stream(s);
     c->flags |= BOLIDE_CONN_EOF;
-    if (bolide_ws_is_upgraded(c) && c->held == NULL) {
+    if (bolide_conn_is_upgraded(c) && c->held == NULL) {
         vanished(c);
     }
-}
-
-static void on_error(bolide_stream *s, int status) {
-    (void)status;
-    bolide_conn_abort(bolide_conn_of_stream(s));
 }
 
 static void on_drain(bolide_stream *s) {
@@ -354,7 +341,7 @@ static void on_close(bolide_stream *s) {
 static const bolide_stream_ops stream_ops = {
     .on_read = on_read,
     .on_eof = on_eof,
-    .on_error = on_error,
+    .on_error = bolide_conn_on_error,
     .on_drain = on_drain,
     .on_close = on_close,
 };
@@ -368,7 +355,7 @@ int bolide_ws_start(bolide_conn *c, const bolide_deflate_params *deflate) {
         return -1;
     }
     bolide_conn_upgrade(c, &stream_ops);
-    if (bolide_ws_is_upgraded(c)) {
+    if (bolide_conn_is_upgraded(c)) {
         bolide_ws_of(c)->deflate = agreed;
     } else {
         bolide_deflate_free(agreed); /* it has freed objects whose finalizers may end the connection */
@@ -377,7 +364,7 @@ int bolide_ws_start(bolide_conn *c, const bolide_deflate_params *deflate) {
 }
 
 void bolide_ws_close(bolide_conn *c, int code, const char *reason, size_t len) {
-    if (!bolide_ws_is_upgraded(c)) {
+    if (!bolide_conn_is_upgraded(c)) {
         return;
     }
     bolide_ws *ws = bolide_ws_of(c);
@@ -387,7 +374,7 @@ void bolide_ws_close(bolide_conn *c, int code, const char *reason, size_t len) {
 }
 
 void bolide_ws_shutdown(bolide_conn *c) {
-    if (bolide_ws_is_upgraded(c)) {
+    if (bolide_conn_is_upgraded(c)) {
         bolide_ws_put_close(c, BOLIDE_WS_GOING_AWAY, "", 0);
         tell_end(c, BOLIDE_WS_GOING_AWAY, NULL);
         leave(c);
@@ -395,7 +382,7 @@ void bolide_ws_shutdown(bolide_conn *c) {
 }
 
 void bolide_ws_resume(bolide_conn *c) {
-    if (!bolide_ws_is_upgraded(c) || (bolide_ws_of(c)->flags & WS_FULL) == 0) {
+    if (!bolide_conn_is_upgraded(c) || (bolide_ws_of(c)->flags & WS_FULL) == 0) {
         return;
     }
     bolide_ws_of(c)->flags &= (uint8_t)~WS_FULL;
@@ -419,7 +406,7 @@ static void tick_closing(bolide_conn *c, unsigned ms) {
 }
 
 void bolide_ws_tick(bolide_conn *c, unsigned ms) {
-    if (!bolide_ws_is_upgraded(c)) {
+    if (!bolide_conn_is_upgraded(c)) {
         return;
     }
     bolide_ws *ws = bolide_ws_of(c);

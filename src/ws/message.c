@@ -154,7 +154,7 @@ void bolide_ws_take_payload(bolide_conn *c, char *data, size_t len) {
     }
     f->len -= len;
     in->offset += len;
-    if (!last || !bolide_ws_is_upgraded(c)) {
+    if (!last || !bolide_conn_is_upgraded(c)) {
         return;
     }
     if (dropped) {

@@ -50,10 +50,6 @@ static inline bolide_ws_config *bolide_ws_config_of(const bolide_conn *c) {
     return c->http->upgrades;
 }
 
-static inline bool bolide_ws_is_upgraded(const bolide_conn *c) {
-    return (c->flags & BOLIDE_CONN_UPGRADED) != 0 && bolide_conn_is_open(c);
-}
-
 /* --- connection.c ------------------------------------------------------------------------------------------------- */
 
 /* The peer has broken a rule: close with `code`. */
