@@ -90,11 +90,12 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
     }
     /* Every key is there from the start, in the order of the specification: setting one later changes no more than a
      * value. */
-    server->scope = Py_BuildValue("{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_http,
-                                  as->str_asgi, Py_None, as->str_http_version, as->str_http_1_1, as->str_server,
-                                  Py_None, as->str_client, Py_None, as->str_scheme, scheme, as->str_method,
-                                  as->methods[HTTP_GET], as->str_root_path, root_path, as->str_path, Py_None,
-                                  as->str_raw_path, Py_None, as->str_query_string, Py_None, as->str_headers, Py_None);
+    server->scope =
+        Py_BuildValue("{O:O,O:O,O:O,O:O,O:O,O:s,O:O,O:O,O:O,O:O,O:O,O:O,O:O}", st->str_type, as->str_http, as->str_asgi,
+                      Py_None, as->str_http_version, as->str_http_1_1, as->str_server, Py_None, as->str_client, Py_None,
+                      as->str_scheme, scheme, as->str_method, as->methods[HTTP_GET], as->str_root_path, root_path,
+                      as->str_path, Py_None, as->str_raw_path, Py_None, as->str_query_string, Py_None, as->str_headers,
+                      Py_None, as->str_extensions, Py_None);
     if (server->scope == NULL) {
         return -1;
     }
@@ -335,15 +336,8 @@ static int set_tls(bolide_request *r, PyObject *scope) {
     if (c->tls == NULL && (c->tls = describe_tls(r->server, c)) == NULL) {
         return -1;
     }
-    PyObject *others = PyDict_GetItemWithError(scope, as->str_extensions);
-    if (others == NULL && PyErr_Occurred()) {
-        return -1;
-    }
-    PyObject *extensions = others != NULL ? PyDict_Copy(others) : PyDict_New();
+    PyObject *extensions = PyObject_GetItem(scope, as->str_extensions); /* this scope's own */
     int result = extensions != NULL ? set_copy(extensions, as->str_tls, c->tls) : -1;
-    if (result == 0) {
-        result = PyDict_SetItem(scope, as->str_extensions, extensions);
-    }
     Py_XDECREF(extensions);
     return result;
 }
