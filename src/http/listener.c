@@ -35,7 +35,8 @@ static void on_close(bolide_acceptor *a) {
     Py_DECREF(owner);
 }
 
-static void on_connection(bolide_acceptor *a, int fd) {
+static void on_connection(bolide_acceptor *a, int fd, const bolide_address *peer) {
+    (void)peer; /* asked for with the first request: a connection that idles does not keep it */
     bolide_listener *l = (bolide_listener *)a;
     bolide_conn_open(l->http, fd, l->pipe, l->tls);
 }

@@ -246,6 +246,11 @@ static void poll_kernel(bolide_loop *loop) {
         bolide_loop_enter(loop);
     }
     loop->polls_skipped = 0;
+    /* As out of asyncio's select(): what a handler of signal.signal() raises leaves the run. A callback would only have
+     * it reported. */
+    if (PyErr_CheckSignals() < 0) {
+        bolide_loop_set_fatal(loop);
+    }
 }
 
 /* --- a turn ----------------------------------------------------------------------------------- */

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define RETRY_MS 1000
@@ -17,18 +16,22 @@ static void on_retry(uv_timer_t *timer) {
 }
 
 /* The next connection's descriptor, or a negative errno value. */
-static int accept_one(int listening) {
+static int accept_one(int listening, bolide_address *peer) {
     int fd;
+    peer->len = sizeof(peer->address);
 #ifdef __linux__
-    fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    fd = accept4(listening, (struct sockaddr *)&peer->address, &peer->len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
-    fd = accept(listening, NULL, NULL);
+    fd = accept(listening, (struct sockaddr *)&peer->address, &peer->len);
     if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
         int err = errno;
         close(fd);
         return -err;
     }
 #endif
+    if (peer->len > sizeof(peer->address)) {
+        peer->len = 0;
+    }
     return fd < 0 ? -errno : fd;
 }
 
@@ -44,9 +47,10 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
     (void)events;
     bolide_loop_enter(bolide_loop_of(poll));
     for (int left = a->batch; status == 0 && left > 0 && a->fd >= 0; left--) {
-        int fd = accept_one(a->fd);
+        bolide_address peer;
+        int fd = accept_one(a->fd, &peer);
         if (fd >= 0) {
-            a->ops->on_connection(a, fd);
+            a->ops->on_connection(a, fd, &peer);
         } else if (fd == -EAGAIN || fd == -EWOULDBLOCK) {
             return;
         } else if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM || fd == -EBADF || fd == -EINVAL ||
@@ -61,9 +65,10 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 
 void bolide_acceptor_drain(bolide_acceptor *a, int most) {
     for (; most > 0 && a->fd >= 0; most--) {
-        int fd = accept_one(a->fd);
+        bolide_address peer;
+        int fd = accept_one(a->fd, &peer);
         if (fd >= 0) {
-            a->ops->on_connection(a, fd);
+            a->ops->on_connection(a, fd, &peer);
         } else if (fd != -ECONNABORTED && fd != -EINTR && fd != -EPROTO) {
             return;
         }

@@ -8,13 +8,15 @@
 #ifndef BOLIDE_TRANSPORT_ACCEPTOR_H
 #define BOLIDE_TRANSPORT_ACCEPTOR_H
 
+#include "common/sockaddr.h"
 #include "loop/loop.h"
 
 typedef struct bolide_acceptor bolide_acceptor;
 
 typedef struct {
-    /* A connection was made: `fd` is non-blocking, closed on exec, and now the owner's. */
-    void (*on_connection)(bolide_acceptor *a, int fd);
+    /* A connection was made by `peer`, who may have gone since: `fd` is non-blocking, closed on exec, and now the
+     * owner's. */
+    void (*on_connection)(bolide_acceptor *a, int fd, const bolide_address *peer);
     /* Accepting failed with the negative uv code `status`, for want of descriptors or memory; it is tried again after a
      * second. */
     void (*on_exhausted)(bolide_acceptor *a, int status);

@@ -100,7 +100,8 @@ static void creation_failed(bolide_loop *loop) {
 }
 
 /* The protocol and the transport of a connection. NULL, with an exception set or not: the descriptor is closed. */
-static bolide_transport *make_transport(listener *l, int fd, PyObject *factory, PyObject *server) {
+static bolide_transport *make_transport(listener *l, int fd, const bolide_address *peer, PyObject *factory,
+                                        PyObject *server) {
     if (l->loop->debug) {
         log_connection(l->loop, fd, server);
     }
@@ -112,10 +113,13 @@ static bolide_transport *make_transport(listener *l, int fd, PyObject *factory, 
     }
     bolide_transport *t = bolide_transport_new(l->loop, NULL, fd, l->pipe, protocol, server, NULL);
     Py_DECREF(protocol);
+    if (t != NULL) {
+        t->peer = *peer;
+    }
     return t;
 }
 
-static void on_connection(bolide_acceptor *a, int fd) {
+static void on_connection(bolide_acceptor *a, int fd, const bolide_address *peer) {
     listener *l = of_acceptor(a);
     bolide_loop *loop = l->loop;
     PyObject *factory = Py_NewRef(l->protocol_factory);
@@ -123,7 +127,7 @@ static void on_connection(bolide_acceptor *a, int fd) {
     PyObject *context = PyContext_Copy(l->context);
     bolide_transport *t = NULL;
     if (context != NULL && PyContext_Enter(context) == 0) {
-        t = make_transport(l, fd, factory, server);
+        t = make_transport(l, fd, peer, factory, server);
         (void)PyContext_Exit(context);
     } else {
         close(fd);

@@ -444,15 +444,19 @@ static int stream_descriptor(bolide_loop *loop, PyObject *sock, int fd, bool *sh
     return copy;
 }
 
+static void remember_address(bolide_address *known, int fd, int (*ask)(int, struct sockaddr *, socklen_t *)) {
+    known->len = sizeof(known->address);
+    if (ask(fd, (struct sockaddr *)&known->address, &known->len) < 0 || known->len > sizeof(known->address)) {
+        known->len = 0; /* a Unix socket's path is asked for when it is wanted */
+    }
+}
+
 /* After bolide_stream_open(). 0, or -1 with an exception set. */
 static int settle_in(bolide_transport *t, int fd, bool pipe) {
     t->fd = fd;
-    t->name_len = t->peer_len = sizeof(t->peer);
-    if (getsockname(fd, (struct sockaddr *)&t->name, &t->name_len) < 0 || t->name_len > sizeof(t->name)) {
-        t->name_len = 0; /* a Unix socket's path is asked for when it is wanted */
-    }
-    if (getpeername(fd, (struct sockaddr *)&t->peer, &t->peer_len) < 0 || t->peer_len > sizeof(t->peer)) {
-        t->peer_len = 0;
+    remember_address(&t->name, fd, getsockname);
+    if (t->sock != NULL) { /* else accept() has told it */
+        remember_address(&t->peer, fd, getpeername);
     }
     if (!pipe) {
         (void)uv_tcp_nodelay(&t->stream.uv.tcp, 1); /* a matter of speed only */

@@ -2,9 +2,7 @@
 #ifndef BOLIDE_TRANSPORT_TRANSPORT_H
 #define BOLIDE_TRANSPORT_TRANSPORT_H
 
-#include <netinet/in.h>
-#include <sys/socket.h>
-
+#include "common/sockaddr.h"
 #include "loop/loop.h"
 #include "transport/tls.h"
 
@@ -43,17 +41,16 @@ typedef struct {
     PyObject *waiter;        /* future to resolve after connection_made(), or NULL */
     bolide_destination *into; /* NULL between reads, and while one goes into the loop's buffer */
     PyObject *weakrefs;
-    PyObject *dict;                 /* attributes that programs have set, or NULL */
-    struct sockaddr_in6 name, peer; /* TCP: both addresses when the connection was made, for after the close too */
-    socklen_t name_len, peer_len;   /* 0: not known */
-    int fd;               /* as registered with the loop's watchers: that of `sock`, if it came with one; or -1 */
-    unsigned foreseen;    /* bytes that the next read may bring, if they are to go right where they stay; or 0 */
-    unsigned max_size;    /* bytes that are read at once at most, set by the program; 0: as many as are at hand */
-    unsigned short_reads; /* reads in a row that brought less than half of that */
-    unsigned lost_writes; /* writes after the connection was lost, to be warned of */
-    bolide_tls *tls;      /* TLS, or NULL; kept after the close, for get_extra_info() */
-    unsigned flags;       /* BOLIDE_TRANSPORT_* */
-    bool in_context;      /* a method of the protocol is being called */
+    PyObject *dict;            /* attributes that programs have set, or NULL */
+    bolide_address name, peer; /* TCP: both addresses when the connection was made, for after the close too */
+    int fd;                    /* as registered with the loop's watchers: that of `sock`, if it came with one; or -1 */
+    unsigned foreseen;         /* bytes that the next read may bring, if they are to go right where they stay; or 0 */
+    unsigned max_size;         /* bytes that are read at once at most, set by the program; 0: as many as are at hand */
+    unsigned short_reads;      /* reads in a row that brought less than half of that */
+    unsigned lost_writes;      /* writes after the connection was lost, to be warned of */
+    bolide_tls *tls;           /* TLS, or NULL; kept after the close, for get_extra_info() */
+    unsigned flags;            /* BOLIDE_TRANSPORT_* */
+    bool in_context;           /* a method of the protocol is being called */
 } bolide_transport;
 
 enum {
@@ -74,8 +71,8 @@ enum {
 };
 
 /* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now
- * the transport's, even on failure. It does nothing before bolide_transport_start(). New reference, or NULL with an
- * exception set. */
+ * the transport's, even on failure, whose `peer` its maker is to set. It does nothing before bolide_transport_start().
+ * New reference, or NULL with an exception set. */
 bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd, bool pipe, PyObject *protocol,
                                        PyObject *server, PyObject *extra);
 

@@ -33,9 +33,9 @@ static int remember(bolide_transport *t, PyObject *name, PyObject *value) {
 }
 
 static PyObject *socket_name(bolide_transport *t, bool peer) {
-    socklen_t known = peer ? t->peer_len : t->name_len;
-    if (known > 0) {
-        return bolide_sockaddr_object((struct sockaddr *)(peer ? &t->peer : &t->name), known);
+    const bolide_address *known = peer ? &t->peer : &t->name;
+    if (known->len > 0) {
+        return bolide_sockaddr_object((const struct sockaddr *)&known->address, known->len);
     }
     struct sockaddr_storage address;
     socklen_t len = sizeof(address);

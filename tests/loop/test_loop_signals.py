@@ -105,6 +105,39 @@ def test_an_exception_in_a_handler_is_reported(loop, reports):
     loop.remove_signal_handler(signal.SIGUSR1)
 
 
+@pytest.mark.parametrize("base", [Exception, BaseException])
+def test_what_a_plain_handler_raises_leaves_the_run(loop, reports, base):
+    """As a time limit by signal.alarm() does: the handler is signal.signal()'s, and the loop waits meanwhile."""
+
+    class TimeIsUpError(base):
+        pass
+
+    def raise_it(*_):
+        if loop.is_running():
+            raise TimeIsUpError
+
+    ended = threading.Event()
+
+    def send():
+        while not ended.wait(0.05):
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    sender = threading.Thread(target=send)
+    never = loop.create_future()
+    loop.call_soon(sender.start)
+    try:
+        with pytest.raises(TimeIsUpError):
+            loop.run_until_complete(never)
+    finally:
+        ended.set()
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
+    reports.clear()  # of one that came while a callback ran
+    loop.call_soon(never.set_result, "alive")
+    assert loop.run_until_complete(never) == "alive"
+
+
 def test_a_signal_between_two_runs_is_handled_in_the_second(loop):
     calls = []
     loop.add_signal_handler(signal.SIGUSR1, calls.append, 1)

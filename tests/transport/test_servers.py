@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -179,6 +180,26 @@ async def test_a_socket_of_ones_own():
     server.close()
     await server.wait_closed()
     assert sock.fileno() == -1
+
+
+@with_loop
+async def test_the_name_of_a_client_that_has_gone():
+    """It reset the connection before that was accepted: the socket does not know it any more."""
+    names = []
+    arrived = asyncio.Event()
+
+    class Names(asyncio.Protocol):
+        def connection_made(self, transport):
+            names.append(transport.get_extra_info("peername"))
+            arrived.set()
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    with socket.create_connection(sock.getsockname()) as client:
+        name = client.getsockname()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    async with await asyncio.get_running_loop().create_server(Names, sock=sock):
+        await asyncio.wait_for(arrived.wait(), 20)
+    assert names == [name]
 
 
 @with_loop
