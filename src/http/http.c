@@ -2,11 +2,11 @@
  * those that may go on, and the end of a turn's reads. */
 #include "http/connection.h"
 
-#include "http/batch.h"
-
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+
+#include "http/batch.h"
 
 #define LINGER_MS 2000u
 
@@ -14,7 +14,10 @@
  * before, and on a fresh one or in the middle of a head. */
 #define LAST_REQUEST_MS  100u
 #define FIRST_REQUEST_MS 1000u
-#define CLOSING_SWEEP_MS 20u
+
+/* From one sweep to the next; the least while the server is closing. */
+#define MIN_SWEEP_MS 20u
+#define MAX_SWEEP_MS 1000u
 
 /* The uv handles, apart from bolide_http because a uv handle lives until its close callback. */
 struct bolide_http_handles {
@@ -201,6 +204,18 @@ void bolide_http_resume_soon(bolide_conn *c) {
     }
 }
 
+/* Run the sweep, so often that it is late by a tenth of the shortest limit. */
+static void start_sweep(bolide_http *http) {
+    struct bolide_http_handles *h = http->handles;
+    unsigned shortest = at_most(http->keep_alive_ms, http->head_timeout_ms);
+    shortest = at_most(http->tick_ms, shortest);
+    shortest = at_most(http->body_timeout_ms, shortest);
+    shortest = at_most(http->write_timeout_ms, shortest);
+    bool often = http->closing || shortest / 10 < MIN_SWEEP_MS;
+    h->sweep_ms = often ? MIN_SWEEP_MS : at_most(shortest / 10, MAX_SWEEP_MS);
+    uv_timer_start(&h->sweep, on_sweep, h->sweep_ms, h->sweep_ms);
+}
+
 void bolide_http_add(bolide_conn *c) {
     bolide_http *http = c->http;
     c->next = http->conns;
@@ -209,14 +224,7 @@ void bolide_http_add(bolide_conn *c) {
     }
     http->conns = c;
     if (http->conn_count++ == 0 && http->handles != NULL) {
-        unsigned shortest = at_most(http->keep_alive_ms, http->head_timeout_ms);
-        shortest = at_most(http->tick_ms, shortest);
-        shortest = at_most(http->body_timeout_ms, shortest);
-        shortest = at_most(http->write_timeout_ms, shortest);
-        unsigned period = shortest / 10 < 20 ? 20 : shortest / 10 > 1000 ? 1000 : shortest / 10;
-        period = http->closing ? CLOSING_SWEEP_MS : period;
-        http->handles->sweep_ms = period;
-        uv_timer_start(&http->handles->sweep, on_sweep, period, period);
+        start_sweep(http);
     }
 }
 
@@ -231,8 +239,7 @@ void bolide_http_begin_closing(bolide_http *http) {
         }
     }
     if (http->conn_count > 0 && http->handles != NULL) {
-        http->handles->sweep_ms = CLOSING_SWEEP_MS;
-        uv_timer_start(&http->handles->sweep, on_sweep, CLOSING_SWEEP_MS, CLOSING_SWEEP_MS);
+        start_sweep(http);
     }
 }
 
