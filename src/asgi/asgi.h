@@ -1,7 +1,8 @@
-/* The ASGI server: what its files share. server.c is the Python type, server_new.c its constructor,
- * request.c the life of a request, task.c its task, send.c and
- * receive.c the two callables of the application, awaitable.c what they return, scope.c the scope, log.c what is
- * logged. */
+/* The ASGI server: what its files share. server.c is the Python type, server_new.c its constructor; request.c the life
+ * of a request, scope.c its scope, task.c its task; receive.c and send.c the two callables of the application, file.c
+ * the files that it sends, awaitable.c what the callables return; websocket.c and websocket_send.c the same for a
+ * WebSocket; log.c what is logged, access_log.c the lines of the access log, state.c the server's part of the module
+ * state. */
 #ifndef BOLIDE_ASGI_ASGI_H
 #define BOLIDE_ASGI_ASGI_H
 
@@ -407,7 +408,7 @@ void bolide_websocket_clear(bolide_websocket *ws);
 /* The `send` of a WebSocket: as bolide_send(). */
 PyObject *bolide_websocket_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);
 
-/* Queue the head of a denial response; r->ws->denial_headers is used up. 0, or -1 with an exception set. */
+/* Queue the head of a denial response; r->ws->opening->headers is used up. 0, or -1 with an exception set. */
 int bolide_websocket_start_denial(bolide_request *r);
 
 /* As bolide_receive_poll(). */

@@ -44,8 +44,7 @@ static int begin(bolide_request *r, int fd, uint64_t offset, uint64_t size, bool
     return 0;
 }
 
-/* --- http.response.pathsend ----------------------------------------------------------------------------------------
- */
+/* --- http.response.pathsend --------------------------------------------------------------------------------------- */
 
 /* Open the regular file `path`. The descriptor, or -1 with an exception set. */
 static int open_file(PyObject *path, uint64_t *size) {
@@ -88,8 +87,7 @@ int bolide_file_begin_path(bolide_request *r, PyObject *message) {
     return fd < 0 ? -1 : begin(r, fd, 0, size, false);
 }
 
-/* --- http.response.zerocopysend ------------------------------------------------------------------------------------
- */
+/* --- http.response.zerocopysend ----------------------------------------------------------------------------------- */
 
 /* What a message says of a file; strong references, NULL for what it does not have. */
 typedef struct {
@@ -214,8 +212,7 @@ done:
     return result;
 }
 
-/* --- sending --------------------------------------------------------------------------------------------------------
- */
+/* --- sending ------------------------------------------------------------------------------------------------------ */
 
 /* The next piece of the file, of up to PIECE bytes. New reference, or NULL with an exception set. */
 static PyObject *read_piece(bolide_request *r) {

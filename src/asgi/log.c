@@ -64,8 +64,7 @@ void bolide_log_access(bolide_request *r, int status) {
     Py_XDECREF(result);
 }
 
-/* --- the access log with details ------------------------------------------------------------------------------------
- */
+/* --- the access log with details ---------------------------------------------------------------------------------- */
 
 static void access_free(bolide_access *a) {
     Py_XDECREF(a->headers);

@@ -69,6 +69,7 @@ void bolide_ws_put_close(bolide_conn *c, int code, const char *reason, size_t le
     memcpy(payload + 2, reason, len);
     bolide_ws_put_control(c, BOLIDE_WS_CLOSE, payload, code == BOLIDE_WS_NO_STATUS ? 0 : len + 2);
 }
+
 static char *scratch_room(void *arg, size_t want, size_t *room) {
     bolide_ws_config *config = arg;
     if (config->scratch_cap - config->scratch_len < want) {
