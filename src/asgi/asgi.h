@@ -1,8 +1,8 @@
 /* The ASGI server: what its files share. server.c is the Python type, server_new.c its constructor; request.c the life
- * of a request, scope.c its scope, task.c its task; receive.c and send.c the two callables of the application, file.c
- * the files that it sends, awaitable.c what the callables return; websocket.c and websocket_send.c the same for a
- * WebSocket; log.c what is logged, access_log.c the lines of the access log, state.c the server's part of the module
- * state. */
+ * of a request, request_type.c its Python types, scope.c its scope, task.c its task; receive.c and send.c the two
+ * callables of the application, file.c the files that it sends, awaitable.c what the callables return; websocket.c and
+ * websocket_send.c the same for a WebSocket; log.c what is logged, access_log.c the lines of the access log, state.c
+ * the server's part of the module state. */
 #ifndef BOLIDE_ASGI_ASGI_H
 #define BOLIDE_ASGI_ASGI_H
 
@@ -284,10 +284,6 @@ static inline bool bolide_request_is_gone(const bolide_request *r) {
     return r->conn == NULL || (r->flags & BOLIDE_REQUEST_TOLD) != 0;
 }
 
-/* A request on `conn`, for a WebSocket or not. The caller has the garbage collector track it, which lets others find
- * it, once it can be used. New reference, or NULL with MemoryError set. */
-bolide_request *bolide_request_new(bolide_server *server, bolide_conn *conn, bool websocket);
-
 /* What the logs tell of it; NULL: nothing any more. */
 static inline bolide_request_line *bolide_request_get_line(bolide_request *r) {
     if (r->ws == NULL) {
@@ -295,8 +291,6 @@ static inline bolide_request_line *bolide_request_get_line(bolide_request *r) {
     }
     return r->ws->opening != NULL ? &r->ws->opening->line : NULL;
 }
-
-void bolide_request_clear_line(bolide_request_line *line);
 
 /* Is this another thread than the loop's, which runs? */
 bool bolide_request_is_elsewhere(const bolide_request *r);
@@ -306,6 +300,14 @@ int bolide_request_end_task(bolide_request *r, PyObject *task);
 
 /* Cancel the tasks of all running requests of the server. 0, or -1 with an exception set. */
 int bolide_request_cancel_all(bolide_server *server);
+
+/* --- request_type.c --------------------------------------------------------------------------- */
+
+/* A request on `conn`, for a WebSocket or not. The caller has the garbage collector track it, which lets others find
+ * it, once it can be used. New reference, or NULL with MemoryError set. */
+bolide_request *bolide_request_new(bolide_server *server, bolide_conn *conn, bool websocket);
+
+void bolide_request_clear_line(bolide_request_line *line);
 
 /* --- task.c ----------------------------------------------------------------------------------- */
 
