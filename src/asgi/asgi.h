@@ -1,8 +1,8 @@
 /* The ASGI server: what its files share. server.c is the Python type, server_new.c its constructor; request.c the life
  * of a request, request_type.c its Python types, scope.c its scope, task.c its task; receive.c and send.c the two
- * callables of the application, file.c the files that it sends, awaitable.c what the callables return; websocket.c and
- * websocket_send.c the same for a WebSocket; log.c what is logged, access_log.c the lines of the access log, state.c
- * the server's part of the module state. */
+ * callables of the application, file.c the files that it sends, awaitable.c what the callables return, wakeup.c what
+ * those call; websocket.c and websocket_send.c the same for a WebSocket; log.c what is logged, access_log.c the lines
+ * of the access log, state.c the server's part of the module state. */
 #ifndef BOLIDE_ASGI_ASGI_H
 #define BOLIDE_ASGI_ASGI_H
 
@@ -389,6 +389,18 @@ int bolide_body_as_bytes(PyObject **body);
 
 /* Is the type of a message this one? */
 bool bolide_message_is(PyObject *type, const char *wanted);
+
+/* --- wakeup.c --------------------------------------------------------------------------------- */
+
+/* a->callback, of which there was none, and a->context. */
+void bolide_wakeup_set(bolide_awaitable *a, PyObject *callback, PyObject *context);
+
+/* What is to be called: a->callback, or what is equal to the one that was set. New reference, NULL with MemoryError
+ * set. Where this runs the garbage collector, a finalizer may end the wait. */
+PyObject *bolide_wakeup_get(const bolide_awaitable *a);
+
+/* Leave a->callback as it is from now on. */
+void bolide_wakeup_keep(bolide_awaitable *a);
 
 /* --- websocket.c, websocket_send.c -------------------------------------------------------------------------------- */
 

@@ -1,10 +1,9 @@
-#include "asgi/asgi.h"
-
-#include <stdlib.h>
-
 /* An awaitable that has to wait is also the future that it hands to the task: by the protocol of futures that are not
  * asyncio's own, in a third of the memory of one of those, which matters for as many WebSockets as wait in receive().
  */
+#include "asgi/asgi.h"
+
+#include <stdlib.h>
 
 #define FREELIST_MAX 256
 
@@ -93,69 +92,6 @@ static void remove_waiter(bolide_request *r, const bolide_awaitable *a) {
 
 /* --- waiting ------------------------------------------------------------------------------------------------------ */
 
-/* What a task wants called is a builtin method of it, an object of 80 bytes for each WebSocket that waits. So of those
- * that have waited for a while the task alone is kept, and a method that is equal is made when it is to be called. */
-
-/* Is it such a method? To one to which there are weak references code may be bound. */
-static bool is_wakeup(bolide_server *server, PyObject *callback) {
-    if (!PyCFunction_CheckExact(callback)) {
-        return false;
-    }
-    const PyCFunctionObject *f = (PyCFunctionObject *)callback;
-    bolide_asgi_state *as = server->st->asgi;
-    if (f->m_self == NULL || !Py_IS_TYPE(f->m_self, (PyTypeObject *)server->st->asyncio_Task) || f->m_module != NULL ||
-        f->m_weakreflist != NULL || f->m_ml->ml_flags != METH_O) {
-        return false;
-    }
-    if (as->wakeup == NULL) {
-        as->wakeup = f->m_ml;
-    }
-    return as->wakeup == f->m_ml;
-}
-
-/* `a` has waited for longer than as many others as there is room for. */
-static void reduce_callback(bolide_awaitable *a) {
-    PyObject *callback = a->callback;
-    a->recent = false;
-    if (is_wakeup(a->request->server, callback)) {
-        a->bare = true;
-        a->callback = Py_NewRef(PyCFunction_GET_SELF(callback));
-        Py_DECREF(callback);
-    }
-}
-
-static void set_callback(bolide_awaitable *a, PyObject *callback, PyObject *context) {
-    bolide_asgi_state *as = bolide_asgi_of(a->request);
-    bolide_awaitable **slot = &as->recent[as->next_recent];
-    if (*slot != NULL) {
-        reduce_callback(*slot);
-    }
-    *slot = a;
-    a->recent = true;
-    a->slot = as->next_recent;
-    as->next_recent = (uint8_t)((as->next_recent + 1) % BOLIDE_RECENT);
-    a->bare = false;
-    a->callback = Py_NewRef(callback);
-    a->context = Py_NewRef(context);
-}
-
-/* What is to be called. New reference, NULL with MemoryError set. */
-static PyObject *get_callback(const bolide_awaitable *a) {
-    PyObject *callback = Py_NewRef(a->callback);
-    if (a->bare) {
-        /* Where this runs the garbage collector, a finalizer may end the wait. */
-        Py_SETREF(callback, PyCFunction_New(bolide_asgi_of(a->request)->wakeup, callback));
-    }
-    return callback;
-}
-
-static void forget_recent(bolide_awaitable *a) {
-    if (a->recent) {
-        bolide_asgi_of(a->request)->recent[a->slot] = NULL;
-        a->recent = false;
-    }
-}
-
 /* Leave the request's waiters for the state `state`. */
 static void end_waiting(bolide_awaitable *a, int state) {
     bool kept = is_awaited(a);
@@ -163,7 +99,7 @@ static void end_waiting(bolide_awaitable *a, int state) {
         remove_waiter(a->request, a);
     }
     a->state = (uint8_t)state;
-    forget_recent(a);
+    bolide_wakeup_keep(a);
     Py_CLEAR(a->callback);
     Py_CLEAR(a->context);
     if (kept) {
@@ -370,7 +306,7 @@ static int schedule(bolide_awaitable *a, PyObject *callback, PyObject *context) 
 /* The wait is over: let the task go on. 0, or -1 with an exception set. */
 static int complete(bolide_awaitable *a, int state) {
     PyObject *callback = NULL;
-    if (a->callback != NULL && (callback = get_callback(a)) == NULL) {
+    if (a->callback != NULL && (callback = bolide_wakeup_get(a)) == NULL) {
         return -1;
     }
     if (a->callback == NULL) {
@@ -382,7 +318,7 @@ static int complete(bolide_awaitable *a, int state) {
     }
     PyObject *kept = a->callback, *context = a->context;
     a->state = (uint8_t)state;
-    forget_recent(a);
+    bolide_wakeup_keep(a);
     a->callback = a->context = NULL;
     Py_XDECREF(kept);
     return callback != NULL ? schedule(a, callback, context) : 0;
@@ -444,7 +380,7 @@ static PyObject *add_done_callback(PyObject *self, PyObject *const *args, Py_ssi
     if (a->state != AWAIT_WAITING) {
         return schedule(a, Py_NewRef(args[0]), context) == 0 ? Py_NewRef(Py_None) : NULL;
     }
-    set_callback(a, args[0], context);
+    bolide_wakeup_set(a, args[0], context);
     Py_DECREF(context);
     Py_RETURN_NONE;
 }
@@ -457,8 +393,8 @@ static PyObject *remove_done_callback(PyObject *self, PyObject *callback) {
     bolide_awaitable *a = (bolide_awaitable *)self;
     int same = 0;
     if (a->callback != NULL) {
-        forget_recent(a); /* it stays as it is while it is compared */
-        PyObject *kept = Py_NewRef(a->callback), *ours = get_callback(a);
+        bolide_wakeup_keep(a); /* it stays as it is while it is compared */
+        PyObject *kept = Py_NewRef(a->callback), *ours = bolide_wakeup_get(a);
         same = ours != NULL ? PyObject_RichCompareBool(ours, callback, Py_EQ) : -1;
         if (same > 0 && a->callback == kept) {
             Py_CLEAR(a->callback);
