@@ -1,7 +1,6 @@
 """The command `bolide`. Imports what it needs when it needs it: asyncio only once there is something to serve."""
 
 import argparse
-import difflib
 import os
 import shlex
 import sys
@@ -301,6 +300,8 @@ class _Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(args, namespace)
         if not unknown:
             return parsed
+        import difflib
+
         flag = unknown[0].partition("=")[0]
         like = difflib.get_close_matches(flag, self._option_string_actions, n=1) if flag.startswith("-") else []
         guess = f" (did you mean {like[0]}?)" if like else ""

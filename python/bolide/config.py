@@ -394,11 +394,11 @@ class Config:
         return isinstance(self.app, str) and self.reload
 
     def configure_logging(self) -> None:
-        """Apply log_config, log_level, access_log and use_colors to the standard library's logging.
+        """Apply log_config, log_level, access_log, use_colors and log_format to the standard library's logging.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: its content is no logging configuration.
+            ValueError: its content is no logging configuration, or one of the others has no such value.
             ImportError: it is YAML and PyYAML is not installed.
         """
         self.log_config = configure_logging(

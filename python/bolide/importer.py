@@ -11,7 +11,7 @@ class ImportFromStringError(Exception):
     """The import string is malformed, or names a module or an attribute that does not exist."""
 
 
-def _of_file(path: str, attributes: str) -> str:
+def _guess(path: str, attributes: str) -> str:
     """A guess at what was meant if `path` is that of a Python file, else nothing."""
     if not path.endswith(".py"):
         return ""
@@ -33,19 +33,19 @@ def import_from_string(import_str: Any) -> Any:
         return import_str
     module_name, _, attributes = import_str.partition(":")
     if not module_name or not attributes:
-        hint = _of_file(module_name, "app")
-        raise ImportFromStringError(f'"{import_str}" is not of the form "<module>:<attribute>".{hint}')
+        guess = _guess(module_name, "app")
+        raise ImportFromStringError(f'"{import_str}" is not of the form "<module>:<attribute>".{guess}')
     if "/" in module_name or module_name.startswith("."):
-        hint = _of_file(module_name, attributes)
-        raise ImportFromStringError(f'"{module_name}" is not the name of a module.{hint}')
+        guess = _guess(module_name, attributes)
+        raise ImportFromStringError(f'"{module_name}" is not the name of a module.{guess}')
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
         # A package that is missing inside the module is the module's own error and keeps its traceback.
         if exc.name is None or not (module_name == exc.name or module_name.startswith(exc.name + ".")):
             raise
-        hint = _of_file(module_name, attributes)
-        raise ImportFromStringError(f'Could not import module "{module_name}".{hint}') from None
+        guess = _guess(module_name, attributes)
+        raise ImportFromStringError(f'Could not import module "{module_name}".{guess}') from None
     for name in attributes.split("."):
         try:
             found = getattr(found, name)

@@ -3,12 +3,12 @@
 One that was written for uvicorn, thus names its loggers and formatters and none of bolide's, is taken as bolide's.
 """
 
-import configparser
 import json
 import logging
 import logging.config
 import os
 from collections.abc import Mapping
+from configparser import Error as ConfigParserError
 from configparser import RawConfigParser
 from typing import IO, Any, TypeAlias
 
@@ -117,9 +117,9 @@ def _read(path: str) -> dict[str, Any] | RawConfigParser:
 def _parse(path: str) -> RawConfigParser:
     parser = RawConfigParser()
     try:
-        with open(path, encoding=None) as file:
+        with open(path, encoding=None) as file:  # in the encoding of the locale, as fileConfig() itself
             parser.read_file(file)
-    except (configparser.Error, UnicodeDecodeError) as exc:
+    except (ConfigParserError, UnicodeDecodeError) as exc:
         raise ValueError(f"{path} is no logging configuration: {exc}") from exc
     missing = {"loggers", "handlers", "formatters"} - set(parser.sections())
     if missing:

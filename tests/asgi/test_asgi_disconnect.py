@@ -12,6 +12,14 @@ def leave(connection, how):
     connection.reset() if how == "reset" else connection.close()
 
 
+def streaming(server, target, **options):
+    """A connection on which a response has begun."""
+    connection = server.connect(**options)
+    connection.send_request("GET", target)
+    assert connection.read_head().status == 200
+    return connection
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_receive_says_disconnect(server, apps, key, how):
     connection = server.connect()
@@ -34,9 +42,7 @@ def test_upload_that_breaks_off(server, apps, key, how):
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_disconnect_between_pieces(server, apps, key, how):
     """ASGI 2.4: send() after a disconnect raises an OSError; before that it did nothing."""
-    connection = server.connect()
-    connection.send_request("GET", f"/disconnect-while-streaming?key={key}")
-    assert connection.read_head().status == 200
+    connection = streaming(server, f"/disconnect-while-streaming?key={key}")
     assert connection.read_chunk() == b"begin"
     leave(connection, how)
     told = apps.wait(f"{key}.received")
@@ -48,9 +54,7 @@ def test_disconnect_between_pieces(server, apps, key, how):
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_endless_stream_that_asks_for_nothing(server, apps, key, how):
     """Its next send() raises an OSError."""
-    connection = server.connect()
-    connection.send_request("GET", f"/deaf-stream?key={key}")
-    assert connection.read_head().status == 200
+    connection = streaming(server, f"/deaf-stream?key={key}")
     leave(connection, how)
     assert apps.wait(key) == "OSError"
 
@@ -58,9 +62,7 @@ def test_endless_stream_that_asks_for_nothing(server, apps, key, how):
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_starlette_stream_that_waits_ends_in_the_middleware(server, apps, key, how):
     """A generator that waits for something is cancelled when the client leaves."""
-    connection = server.connect()
-    connection.send_request("GET", f"/starlette-wait?key={key}")
-    assert connection.read_head().status == 200
+    connection = streaming(server, f"/starlette-wait?key={key}")
     assert connection.read_chunk() == b"begin"
     leave(connection, how)
     assert apps.wait(f"{key}.generator-ended") == "CancelledError"
@@ -87,9 +89,7 @@ def test_starlette_background_task_runs_in_the_middleware(server, apps, key, tmp
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_suspended_send_comes_back(server, apps, key, how):
     """The app waits in send() for a client that does not read; when that leaves, it must not wait for ever."""
-    connection = server.connect(receive_buffer=4096)
-    connection.send_request("GET", f"/disconnect-while-suspended?key={key}")
-    connection.read_head()
+    connection = streaming(server, f"/disconnect-while-suspended?key={key}", receive_buffer=4096)
     last, same = -1, 0
     while same < 20:
         sent = apps.get(f"{key}.sent")
@@ -102,9 +102,7 @@ def test_suspended_send_comes_back(server, apps, key, how):
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_starlette_stream_ends(server, apps, key, how):
     """The generator behind a StreamingResponse is ended when the client leaves."""
-    connection = server.connect()
-    connection.send_request("GET", f"/starlette-stream?key={key}")
-    connection.read_head()
+    connection = streaming(server, f"/starlette-stream?key={key}")
     assert connection.read_chunk().startswith(b"piece 1\n")
     leave(connection, how)
     apps.wait(f"{key}.ended")

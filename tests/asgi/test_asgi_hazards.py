@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support.asgi_script import run_server
+from support.asgi_script import RUN_TLS, run_server
 
 
 def test_receive_is_awaited_by_two():
@@ -407,28 +407,19 @@ def test_a_context_of_tls_whose_end_closes_the_loop():
 def test_a_result_of_tls_extension_that_closes_the_connection():
     run_server(
         """
-        import functools, ssl
-        from support.certificates import authority
         async def app(scope, receive, send):
             await finish(send)
         def extension(ssl_object):
             server.abort()
             gc.collect()
             return {"version": ssl_object.version()}
-        server = Server(loop, app, tls_extension=functools.partial(extension))
-        server.listen(listening, ssl_context=authority().server())
         async def main():
-            for _ in range(1):
-                with contextlib.suppress(OSError):
-                    reader, writer = await asyncio.open_connection(
-                        *listening.getsockname(), ssl=authority().client(), server_hostname="localhost"
-                    )
-                    writer.write(GET)
-                    await reader.read()
-        loop.run_until_complete(asyncio.wait_for(main(), 20))
-        loop.close()
+            with contextlib.suppress(OSError):
+                reader, writer = await open_tls()
+                writer.write(GET)
+                assert await reader.read() == b""
         """,
-        run="",
+        run=RUN_TLS,
     )
 
 
@@ -490,7 +481,6 @@ def test_a_server_is_not_found_before_it_is_made(call):
 def test_a_request_is_not_found_before_its_head_is_complete(request_name):
     run_server(
         f"""
-        from support.certificates import authority
         async def app(scope, receive, send):
             if scope["type"] == "websocket":
                 await receive()
@@ -502,21 +492,14 @@ def test_a_request_is_not_found_before_its_head_is_complete(request_name):
                 if type(found).__name__ == "Send":
                     found({{"type": "websocket.accept"}} if {request_name!r} == "UPGRADE" else HEAD)
             return {{}}
-        server = Server(loop, app, tls_extension=extension)
-        server.listen(listening, ssl_context=authority().server())
         async def main():
-            reader, writer = await asyncio.open_connection(
-                *listening.getsockname(), ssl=authority().client(), server_hostname="localhost"
-            )
+            reader, writer = await open_tls()
             writer.write({request_name})
             expected = b"403" if {request_name!r} == "UPGRADE" else b"200"
             assert expected in await reader.readline()
             writer.close()
-        loop.run_until_complete(asyncio.wait_for(main(), 20))
-        server.abort()
-        loop.close()
         """,
-        run="",
+        run=RUN_TLS,
     )
 
 

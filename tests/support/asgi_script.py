@@ -49,6 +49,12 @@ async def ask(request, until=b"ok"):
     client.close()
     return got
 
+async def open_tls():
+    from support.certificates import authority
+    return await asyncio.open_connection(
+        *listening.getsockname(), ssl=authority().client(), server_hostname="localhost"
+    )
+
 async def post_once(asking):
     # A request whose body is sent once the application, which sets `asking`, waits for it.
     client = await connect(b"POST / HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 5\\r\\n\\r\\n")
@@ -67,6 +73,17 @@ server = Server(loop, app)
 server.listen(listening, 100)
 loop.run_until_complete(asyncio.wait_for(main(), 30))
 server.shutdown()
+loop.run_until_complete(asyncio.wait_for(server.wait_closed(), 20))
+loop.close()
+"""
+
+# The same over TLS, for a source that defines `extension`, too. The server alone refers to what calls that.
+RUN_TLS = """
+from support.certificates import authority
+server = Server(loop, app, tls_extension=lambda ssl_object: extension(ssl_object))
+server.listen(listening, ssl_context=authority().server())
+loop.run_until_complete(asyncio.wait_for(main(), 30))
+server.abort()
 loop.run_until_complete(asyncio.wait_for(server.wait_closed(), 20))
 loop.close()
 """

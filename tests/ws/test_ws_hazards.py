@@ -1,7 +1,7 @@
 """Ways in which the application of a WebSocket can pull the ground from under its own send()."""
 
 import pytest
-from support.asgi_script import run_server
+from support.asgi_script import RUN_TLS, run_server
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bytearray"])
@@ -159,7 +159,6 @@ def test_what_the_handshake_frees_ends_the_connection(prank):
     """The result of tls_extension is kept for further requests, of which an open WebSocket has none."""
     run_server(
         f"""
-        from support.certificates import authority
         class Extension(dict):
             def __del__(self):
                 if play:
@@ -174,21 +173,16 @@ def test_what_the_handshake_frees_ends_the_connection(prank):
             with contextlib.suppress(OSError):
                 await send({{"type": "websocket.accept"}})
                 await send({{"type": "websocket.send", "text": "x" * 1000}})
-        server = Server(loop, app, tls_extension=lambda ssl_object: Extension())
-        server.listen(listening, ssl_context=authority().server())
+        def extension(ssl_object):
+            return Extension()
         async def main():
-            options = {{"ssl": authority().client(), "server_hostname": "localhost"}}
-            opened = [await asyncio.open_connection(*listening.getsockname(), **options) for _ in range(4)]
+            opened = [await open_tls() for _ in range(4)]
             for (reader, writer), request in zip(opened, [UPGRADE, GET, GET, GET]):
                 writer.write(request)
                 with contextlib.suppress(OSError):
                     await reader.readline()
                 writer.transport.abort()
             assert not play
-        loop.run_until_complete(asyncio.wait_for(main(), 20))
-        server.abort()
-        loop.run_until_complete(asyncio.wait_for(server.wait_closed(), 20))
-        loop.close()
         """,
-        run="",
+        run=RUN_TLS,
     )

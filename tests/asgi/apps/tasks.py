@@ -196,12 +196,11 @@ async def called_elsewhere(scope, receive, send):
             message = run(receive())
             body += message["body"]
             more = message["more_body"]
-        wrong = send({"type": "http.response.body"})  # never awaited: nothing is sent
+        unsent = send({"type": "http.response.body"})  # never awaited
         run(send({"type": "http.response.start", "status": 200, "headers": []}))
         for begin in range(0, len(body), 100_000):
-            piece = send({"type": "http.response.body", "body": body[begin : begin + 100_000], "more_body": True})
-            run(piece)
-        del wrong
+            run(send({"type": "http.response.body", "body": body[begin : begin + 100_000], "more_body": True}))
+        del unsent
         with contextlib.suppress(RuntimeError):
             run(send({"type": "no such type"}))
             return
