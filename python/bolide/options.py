@@ -4,8 +4,9 @@ import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from configparser import RawConfigParser
-from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from bolide.logconfig import LogConfig
 
 if TYPE_CHECKING:
     from bolide.config import Config
@@ -32,7 +33,7 @@ class ServeOptions(TypedDict, total=False):
     ws_per_message_deflate: bool
     lifespan: Literal["auto", "on", "off"]
     env_file: str | os.PathLike[str] | None
-    log_config: dict[str, Any] | str | os.PathLike[str] | RawConfigParser | IO[Any] | None
+    log_config: LogConfig
     log_level: str | int | None
     access_log: bool
     use_colors: bool | None
