@@ -36,6 +36,7 @@ def test_a_callback_that_runs_its_own_handle(loop):
     loop.run_forever()
 
 
+@only_bolide
 def test_scheduling_from_a_comparison_or_repr(loop):
     class Odd:
         def __call__(self):
@@ -230,6 +231,7 @@ def test_types_that_cannot_be_made_or_changed():
             call(5)
 
 
+@only_bolide
 def test_deleting_attributes(loop):
     for name in ("slow_callback_duration", "_debug", "_task_factory", "_closed", "_thread_id"):
         try:

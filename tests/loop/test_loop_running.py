@@ -103,12 +103,12 @@ def test_run_until_complete_of_another_loops_future(loop):
     other.close()
 
 
+@pytest.mark.skipif(LOOP == "asyncio", reason="forgets the outer loop then")
 def test_a_loop_does_not_run_within_itself_or_another(loop):
     other = new_event_loop()
-    inners = (loop, other) if LOOP != "asyncio" else (other,)  # asyncio forgets the outer loop then
 
     async def main():
-        for inner in inners:
+        for inner in (loop, other):
             with pytest.raises(RuntimeError):
                 inner.run_forever()
             coroutine = asyncio.sleep(0)

@@ -6,7 +6,7 @@ import os
 import socket
 
 import pytest
-from support.loops import LOOP
+from support.loops import LOOP, only_bolide
 
 
 @pytest.fixture
@@ -175,6 +175,7 @@ def test_an_object_closed_before_it_is_removed(loop, pair, side):
     run_for(loop)
 
 
+@only_bolide
 def test_a_descriptor_that_is_closed_and_used_anew(loop):
     """The same number stands for another file then, and works."""
     seen = []

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.loops import not_uvloop, with_loop
+from support.loops import not_uvloop, only_bolide, with_loop
 
 
 class Datagrams(asyncio.DatagramProtocol):
@@ -203,6 +203,7 @@ async def test_a_receiver_that_fails():
     loop.set_exception_handler(handler)
 
 
+@only_bolide
 @with_loop
 async def test_errors_of_sendto_after_close_are_told_until_the_connection_is_lost():
     """As on asyncio's loop: an endpoint without a remote address has its socket until connection_lost()."""

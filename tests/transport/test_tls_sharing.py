@@ -39,6 +39,7 @@ async def test_records_that_come_in_pieces_do_not_mix(make):
             peer.transport.abort()
 
 
+@only_bolide
 @with_loop
 async def test_a_bad_record_ends_only_its_own_connection():
     async with serving(Echo) as (address, protocols, _):
@@ -113,6 +114,7 @@ async def test_an_sni_callback_that_works_with_other_connections():
             await protocol.until_event("lost")
 
 
+@only_bolide
 @with_loop
 async def test_close_with_input_that_was_kept():
     """The owner pauses in the middle of what was read and closes: the close_notify behind the rest is found."""

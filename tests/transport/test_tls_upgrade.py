@@ -103,6 +103,7 @@ async def test_start_tls_that_fails_closes_the_connection():
     assert await working == "ended"
 
 
+@only_bolide
 @with_loop
 async def test_start_tls_that_fails_leaves_no_cycle():
     """The transport goes away without the garbage collector."""

@@ -133,6 +133,7 @@ async def test_protocol_methods_keep_the_context_of_the_connection():
     assert seen == dict.fromkeys(["made", "data", "eof", "lost"], "of the connection")
 
 
+@only_bolide
 @with_loop
 async def test_closing_in_every_callback():
     """Whatever a protocol method does, the transport stands it."""

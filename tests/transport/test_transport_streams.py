@@ -256,6 +256,7 @@ async def test_peername_after_the_peer_has_gone():
     assert protocol.transport.get_extra_info("peername") == name
 
 
+@only_bolide
 @with_loop
 async def test_everything_after_the_end_is_harmless():
     protocol, peer = await connected()

@@ -69,6 +69,7 @@ async def test_a_buffer_may_change_after_write():
     peer.close()
 
 
+@only_bolide
 @with_loop
 async def test_a_bytearray_can_be_resized_after_write():
     protocol, peer = await connected()
@@ -160,6 +161,7 @@ async def test_writing_from_data_received_and_being_paused_there():
     peer.close()
 
 
+@only_bolide
 @with_loop
 async def test_a_protocol_that_pumps_from_resume_writing():
     class Pump(Recorder):
