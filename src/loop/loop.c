@@ -355,12 +355,12 @@ static void run_events(bolide_loop *loop) {
 }
 
 void bolide_loop_turns(bolide_loop *loop) {
-    /* Not before, as nothing but the collector would end a cycle of the loop with itself. */
+    loop->running = true; /* first: the collector may run in any allocation, and what it finds may call close() */
+    /* Not before a run, as nothing but the collector would end a cycle of the loop with itself. */
     loop->keywords = Py_BuildValue("{O:O}", loop->st->str_loop, (PyObject *)loop);
     if (loop->keywords == NULL) {
         PyErr_Clear(); /* it is a matter of speed only */
     }
-    loop->running = true;
     loop->polls_skipped = SKIP_TURNS;
     loop->thread_id = PyThread_get_thread_ident();
     do {
@@ -433,14 +433,12 @@ PyObject *bolide_loop_push_timer(bolide_loop *loop, double when, PyObject *const
 PyObject *bolide_loop_call_later(bolide_loop *loop, double seconds, PyObject *callback, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *context) {
     PyObject *argv[1 + BOLIDE_HANDLE_INLINE_ARGS] = {callback};
-    if (bolide_loop_check_closed(loop) < 0 || nargs > BOLIDE_HANDLE_INLINE_ARGS) {
-        return NULL;
-    }
+    assert(nargs <= BOLIDE_HANDLE_INLINE_ARGS);
     for (Py_ssize_t i = 0; i < nargs; i++) {
         argv[1 + i] = args[i];
     }
     double now = bolide_loop_now(loop);
-    if (now == -1 && PyErr_Occurred()) {
+    if ((now == -1 && PyErr_Occurred()) || bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
     return bolide_loop_push_timer(loop, now + seconds, argv, 1 + nargs, context);
@@ -506,6 +504,7 @@ static void abandon(bolide_loop *loop) {
 }
 
 int bolide_loop_after_fork(bolide_loop *loop) {
+    loop->claims = 0; /* of threads that are not here */
     if (!loop->uv_ready || loop->abandoned) {
         return 0;
     }

@@ -131,8 +131,8 @@ static inline void bolide_loop_vacate(bolide_loop *loop, bool was_running) {
 int bolide_loop_schedule(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *context);
 
-/* loop.call_later(seconds, callback, *args), `context` as above. New reference to the TimerHandle, or NULL with an
- * exception set. */
+/* loop.call_later(seconds, callback, *args), `context` as above; BOLIDE_HANDLE_INLINE_ARGS arguments at most. New
+ * reference to the TimerHandle, or NULL with an exception set. */
 PyObject *bolide_loop_call_later(bolide_loop *loop, double seconds, PyObject *callback, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *context);
 

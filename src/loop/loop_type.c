@@ -12,6 +12,8 @@
 #include "transport/datagram.h"
 #include "transport/transport.h"
 
+#define KNOWN_KEYWORDS 3 /* of create_task(): name, context, eager_start */
+
 /* --- scheduling ------------------------------------------------------------------------------- */
 
 /* Debug mode: the checks that asyncio makes, by its own methods (callback type, calling thread). */
@@ -216,8 +218,12 @@ static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 /* Are all of them keywords that create_task() of this Python has? "eager_start" came with tasks that know it, though
- * asyncio's own loops pass it on only since CPython 3.13.3. */
+ * asyncio's own loops pass it on only since CPython 3.13.3. Instances of a subclass of str may well give the same one
+ * many times. */
 static bool are_known_keywords(PyObject *names, Py_ssize_t count) {
+    if (count > KNOWN_KEYWORDS) {
+        return false;
+    }
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         bool known = is_context(name) || PyUnicode_CompareWithASCIIString(name, "name") == 0;
@@ -254,7 +260,7 @@ static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t n
     if (class == st->asyncio_Task && count == 0) {
         return bolide_loop_make(loop, class, args[0]);
     }
-    PyObject *argv[8] = {NULL, args[0], self};
+    PyObject *argv[3 + KNOWN_KEYWORDS] = {NULL, args[0], self};
     PyObject *all = class != NULL ? PyTuple_New(count + 1) : NULL;
     if (all == NULL) {
         if (class == NULL && !PyErr_Occurred()) {
@@ -304,6 +310,7 @@ static void find_overrides(bolide_loop *loop) {
 /* loop._run(): turns until stop() or a KeyboardInterrupt, SystemExit from a callback. The Python side wraps it. */
 static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_loop *loop = (bolide_loop *)self;
+    find_overrides(loop); /* before the checks: it may run any code */
     if (bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
@@ -315,7 +322,6 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         PyErr_SetString(PyExc_RuntimeError, "This event loop was lost when the process forked");
         return NULL;
     }
-    find_overrides(loop);
     bolide_loop_turns(loop);
     if (loop->fatal != NULL) {
         PyObject *exception = loop->fatal;

@@ -325,6 +325,55 @@ def test_a_loop_that_another_thread_ran(moment):
     """)
 
 
+@only_bolide
+def test_fork_while_another_thread_waits_for_the_end_of_the_poll():
+    """That thread, which keeps the loop out of further polls until it has had its turn, is not in the child."""
+    result = run("""
+    sys.setswitchinterval(100)  # the loop's thread keeps the GIL from the end of the poll to the fork
+    counted = 0
+
+    class Counting(type(new_event_loop())):
+        def time(self):
+            global counted
+            counted += 1
+            return super().time()
+
+    loop = Counting()
+    pids = []
+
+    def on_wake():
+        global counted
+        pids.append(os.fork())
+        if pids[0] > 0:
+            loop.stop()
+        else:
+            signal.alarm(30)
+            counted = 0
+            loop.call_later(0.5, leave)
+
+    def leave():
+        print("idle" if counted < 100 else f"{counted} turns", flush=True)
+        os._exit(0)
+
+    def other_thread():
+        while loop._thread_id is None:
+            time.sleep(0.001)
+        time.sleep(0.2)  # in the poll by now, else there is nothing to wait for
+        loop.call_soon_threadsafe(on_wake)
+        transport.abort()
+
+    ours, other = socket.socketpair()
+    transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=ours))
+    thread = threading.Thread(target=other_thread)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    wait(pids[0])
+    loop.close()
+    """)
+    assert result == "idle\n"
+
+
 def test_fork_in_a_protocol_method():
     """There libuv is in the midst of its events."""
     run("""

@@ -221,6 +221,55 @@ def test_a_loop_that_an_argument_closes(call):
 
 
 @only_bolide
+def test_a_loop_that_the_lookup_of_its_methods_closes():
+    """The loop looks for methods that a subclass has replaced, right before it runs."""
+    result = run_script(
+        """
+        signal.alarm(20)
+        kind = type(new_event_loop())
+        class Evil(kind):
+            armed = False
+            def __getattribute__(self, name):
+                if name == "time" and object.__getattribute__(self, "armed"):
+                    self.armed = False
+                    self.close()
+                return super().__getattribute__(name)
+        loop = Evil()
+        loop.armed = True
+        try:
+            loop.run_forever()
+        except RuntimeError as error:
+            print(error)
+        """,
+        options=("-W", "ignore"),
+    )
+    assert result.stdout == "Event loop is closed\n"
+
+
+def test_the_same_keyword_of_a_task_many_times():
+    """Python lets a caller have it so with instances of a subclass of str."""
+    run_script(
+        """
+        class Key(str):
+            __hash__ = object.__hash__
+            def __eq__(self, other):
+                return self is other
+        async def nothing():
+            pass
+        loop = new_event_loop()
+        coroutine = nothing()
+        try:
+            loop.create_task(coroutine, **{Key("name"): str(i) for i in range(300)})
+        except TypeError:
+            coroutine.close()
+        else:
+            raise AssertionError("nothing was raised")
+        loop.close()
+        """
+    )
+
+
+@only_bolide
 def test_a_socket_operation_that_cannot_be_resumed_is_reported():
     """The future cannot schedule what waits for it: the error must not vanish."""
     run_script(
