@@ -497,7 +497,4 @@ int bolide_asgi_init(PyObject *module, bolide_state *st);
 int bolide_asgi_traverse(bolide_state *st, visitproc visit, void *arg);
 void bolide_asgi_clear(bolide_state *st);
 
-/* Take the exception that is set, normalised, or NULL: PyErr_GetRaisedException() for all versions. */
-PyObject *bolide_take_exception(void);
-
 #endif

@@ -1,6 +1,7 @@
 /* The life of a request: from its head to the end of its task. */
 #include "asgi/asgi.h"
 
+#include "common/error.h"
 #include "http/batch.h"
 
 /* Bytes of a body that wait for the application before reading stops. */
@@ -117,7 +118,7 @@ static void end(bolide_request *r, PyObject *result, bool suspended) {
         }
         give_up(r);
     } else {
-        PyObject *exc = bolide_take_exception();
+        PyObject *exc = bolide_error_take();
         if (exc != NULL) {
             failed(r, exc);
             Py_DECREF(exc);

@@ -1,21 +1,6 @@
 /* The server's part of the module state. */
 #include "asgi/asgi.h"
 
-PyObject *bolide_take_exception(void) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (type == NULL) {
-        return NULL;
-    }
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL && value != NULL) {
-        PyException_SetTraceback(value, traceback);
-    }
-    Py_DECREF(type);
-    Py_XDECREF(traceback);
-    return value;
-}
-
 static PyObject *import_from(const char *module_name, const char *name) {
     PyObject *module = PyImport_ImportModule(module_name);
     PyObject *value = module != NULL ? PyObject_GetAttrString(module, name) : NULL;

@@ -46,18 +46,11 @@ int bolide_loop_check_closed(bolide_loop *loop) {
 }
 
 void bolide_loop_set_fatal(bolide_loop *loop) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        PyException_SetTraceback(value, traceback);
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    if (loop->fatal != NULL || value == NULL) {
-        Py_XDECREF(value); /* the first one is the cause */
+    PyObject *exception = bolide_error_take();
+    if (loop->fatal != NULL) {
+        Py_XDECREF(exception); /* the first one is the cause */
     } else {
-        loop->fatal = value;
+        loop->fatal = exception;
     }
 }
 
@@ -87,18 +80,11 @@ void bolide_loop_report_context(bolide_loop *loop, PyObject *message, const char
         bolide_loop_set_fatal(loop);
         return;
     }
-    PyObject *type, *exception, *traceback;
-    PyErr_Fetch(&type, &exception, &traceback);
-    PyErr_NormalizeException(&type, &exception, &traceback);
-    if (traceback != NULL) {
-        PyException_SetTraceback(exception, traceback);
-    }
+    PyObject *exception = bolide_error_take();
     if (call_handler(loop, message != NULL ? message : Py_None, exception, key, value, source_traceback) < 0) {
         bolide_loop_set_fatal(loop); /* as asyncio: what the handler lets through ends the loop */
     }
-    Py_XDECREF(type);
-    Py_XDECREF(exception);
-    Py_XDECREF(traceback);
+    Py_DECREF(exception);
 }
 
 void bolide_loop_report(bolide_loop *loop, const char *message, const char *key, PyObject *value) {

@@ -387,12 +387,8 @@ static int check_socket(bolide_loop *loop, PyObject *sock) {
 
 /* Raise the exception that is set when the operation is awaited, as a coroutine does. */
 static void keep_error(sock_op *op) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    Py_XSETREF(op->error, value);
+    PyObject *error = bolide_error_take();
+    Py_XSETREF(op->error, error);
 }
 
 /* The caller has the garbage collector track it once it is complete. */

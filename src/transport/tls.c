@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/error.h"
 #include "transport/tls_filter.h"
 #include "transport/tls_guard.h"
 #include "transport/tls_ssl.h"
@@ -43,15 +44,7 @@ static void fail_with(bolide_tls *tls, PyObject *exception) {
 }
 
 void bolide_tls_fail(bolide_tls *tls) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        PyException_SetTraceback(value, traceback);
-    }
-    Py_XDECREF(traceback);
-    Py_XDECREF(type);
-    fail_with(tls, value);
+    fail_with(tls, bolide_error_take());
 }
 
 void bolide_tls_fail_because(bolide_tls *tls, PyObject *class, PyObject *message) {
