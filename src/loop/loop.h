@@ -131,8 +131,8 @@ static inline void bolide_loop_vacate(bolide_loop *loop, bool was_running) {
 int bolide_loop_schedule(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *context);
 
-/* loop.call_later(seconds, callback, *args), `context` as above; BOLIDE_HANDLE_INLINE_ARGS arguments at most. New
- * reference to the TimerHandle, or NULL with an exception set. */
+/* loop.call_later(seconds, callback, *args), `context` as above. New reference to the TimerHandle, or NULL with an
+ * exception set. */
 PyObject *bolide_loop_call_later(bolide_loop *loop, double seconds, PyObject *callback, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *context);
 
@@ -173,8 +173,7 @@ int bolide_loop_check_closed(bolide_loop *loop);
 void bolide_resource_add(bolide_loop *loop, bolide_resource *res);
 void bolide_resource_remove(bolide_resource *res); /* idempotent */
 
-/* --- between loop.c and loop_type.c ----------------------------------------------------------------------------------
- */
+/* --- between loop.c, loop_type.c and schedule.c ------------------------------------------------------------------- */
 
 /* Prepare the uv loop and its own handles. 0, or a negative uv code: then nothing is open. */
 int bolide_loop_open(bolide_loop *loop);
@@ -190,17 +189,14 @@ void bolide_loop_turns(bolide_loop *loop);
 /* Close what is open without calling user code, and give everything back; idempotent. */
 void bolide_loop_teardown(bolide_loop *loop);
 
-/* A handle on the ready ring. New reference, or NULL with an exception set. */
-bolide_handle *bolide_loop_push_soon(bolide_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
-                                     PyObject *context);
+/* See which methods that C would call by itself a subclass, or the program for this loop alone, has replaced. May run
+ * any code. */
+void bolide_loop_find_overrides(bolide_loop *loop);
 
-/* A TimerHandle with the deadline `when`, in seconds of loop.time(): args[0] is the callback. New reference, or NULL
- * with an exception set. */
-PyObject *bolide_loop_push_timer(bolide_loop *loop, double when, PyObject *const *args, Py_ssize_t nargs,
-                                 PyObject *context);
+/* call_soon() and its kin, for the method table of bolide._core.Loop. */
+extern PyMethodDef bolide_schedule_methods[];
 
-/* --- module ---------------------------------------------------------------------------------------------------------
- */
+/* --- module ------------------------------------------------------------------------------------------------------- */
 
 int bolide_loop_init(PyObject *module, bolide_state *st);
 

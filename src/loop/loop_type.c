@@ -2,7 +2,6 @@
 #include "loop/loop.h"
 
 #include <errno.h>
-#include <math.h>
 #include <structmember.h>
 #include <unistd.h>
 
@@ -12,278 +11,7 @@
 #include "transport/datagram.h"
 #include "transport/transport.h"
 
-#define KNOWN_KEYWORDS 3 /* of create_task(): name, context, eager_start */
-
-/* --- scheduling ------------------------------------------------------------------------------- */
-
-/* Debug mode: the checks that asyncio makes, by its own methods (callback type, calling thread). */
-static int debug_checks(bolide_loop *loop, PyObject *callback, const char *method, bool check_thread) {
-    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_callback", "Os", callback, method);
-    if (result != NULL && check_thread) {
-        Py_DECREF(result);
-        result = PyObject_CallMethod((PyObject *)loop, "_check_thread", NULL);
-    }
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-/* The arguments of a scheduling method: `args` holds what it requires and the callback's own ones after that. */
-typedef struct {
-    PyObject *const *args;
-    Py_ssize_t nargs;
-    PyObject *context;  /* NULL or None: a copy of the current one */
-    PyObject *named[2]; /* when one of the required ones came by keyword: all of them */
-} bolide_call;
-
-/* The keyword `name`: a required argument by its place in `required`, or `required[count]` for the context. -1 with
- * TypeError set for any other and for what was given by position too. */
-static int place_of(const char *method, PyObject *name, const char *const *required, Py_ssize_t count,
-                    Py_ssize_t nargs) {
-    for (Py_ssize_t i = 0; i <= count; i++) {
-        if (PyUnicode_CompareWithASCIIString(name, i < count ? required[i] : "context") == 0) {
-            if (i < count && i < nargs) {
-                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument %R", method, name);
-                return -1;
-            }
-            return (int)i;
-        }
-    }
-    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method, name);
-    return -1;
-}
-
-/* Is it the keyword that tasks and futures give with each call? Seen without a call: theirs is not the interned string.
- */
-static inline bool is_context(PyObject *name) {
-    return PyUnicode_IS_COMPACT_ASCII(name) && PyUnicode_GET_LENGTH(name) == 7 &&
-           memcmp(PyUnicode_1BYTE_DATA(name), "context", 7) == 0;
-}
-
-static int parse_keywords(const char *method, const char *const *required, Py_ssize_t count, PyObject *names,
-                          bolide_call *call) {
-    PyObject *const *values = call->args + call->nargs;
-    bool by_keyword = false;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *name = PyTuple_GET_ITEM(names, i);
-        int place = is_context(name) ? (int)count : place_of(method, name, required, count, call->nargs);
-        if (place < 0) {
-            return -1;
-        }
-        by_keyword = by_keyword || place < count;
-        *(place < count ? &call->named[place] : &call->context) = values[i];
-    }
-    if (by_keyword) {
-        memcpy(call->named, call->args, (size_t)call->nargs * sizeof(PyObject *));
-        call->args = call->named;
-        call->nargs = count;
-    }
-    if (call->context != NULL && call->context != Py_None && !PyContext_CheckExact(call->context)) {
-        PyErr_Format(PyExc_TypeError, "%s(): context must be a contextvars.Context, not %.100s", method,
-                     Py_TYPE(call->context)->tp_name);
-        return -1;
-    }
-    return 0;
-}
-
-/* Parse the arguments of a method that requires the `count` (1 or 2) `required` ones. 0, or -1 with TypeError set. */
-static int parse_call(const char *method, const char *const *required, Py_ssize_t count, PyObject *const *args,
-                      Py_ssize_t nargs, PyObject *names, bolide_call *call) {
-    *call = (bolide_call){.args = args, .nargs = nargs};
-    if (names != NULL && parse_keywords(method, required, count, names, call) < 0) {
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (i >= call->nargs || call->args[i] == NULL) {
-            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s'", method, required[i]);
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static const char *const SOON_REQUIRED[] = {"callback"};
-static const char *const LATER_REQUIRED[] = {"delay", "callback"};
-static const char *const AT_REQUIRED[] = {"when", "callback"};
-
-static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    bolide_loop *loop = (bolide_loop *)self;
-    bolide_call call;
-    if (parse_call("call_soon", SOON_REQUIRED, 1, args, nargs, names, &call) < 0 ||
-        bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, call.args[0], "call_soon", true) < 0)) {
-        return NULL;
-    }
-    return (PyObject *)bolide_loop_push_soon(loop, call.args[0], call.args + 1, call.nargs - 1, call.context);
-}
-
-static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    bolide_loop *loop = (bolide_loop *)self;
-    bolide_call call;
-    if (parse_call("call_soon_threadsafe", SOON_REQUIRED, 1, args, nargs, names, &call) < 0 ||
-        bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, call.args[0], "call_soon_threadsafe", false) < 0)) {
-        return NULL;
-    }
-    bolide_handle *handle = bolide_loop_push_soon(loop, call.args[0], call.args + 1, call.nargs - 1, call.context);
-    if (handle != NULL) {
-        handle->flags |= BOLIDE_HANDLE_SHARED;
-        bolide_loop_wake(loop);
-    }
-    return (PyObject *)handle;
-}
-
-/* The number of seconds in `value`, which must not be None. -1 with an exception set on failure. */
-static double parse_seconds(PyObject *value, const char *method, const char *name) {
-    if (value == Py_None) {
-        PyErr_Format(PyExc_TypeError, "%s %s be None", name, method[5] == 'l' ? "must not" : "cannot");
-        return -1;
-    }
-    double seconds = PyFloat_AsDouble(value);
-    if (seconds == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (isnan(seconds)) {
-        PyErr_Format(PyExc_ValueError, "%s(): %s must not be NaN", method, name);
-        return -1;
-    }
-    return seconds;
-}
-
-static PyObject *schedule_timer(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *names,
-                                const char *method, const char *const *required, double base) {
-    bolide_call call;
-    if (parse_call(method, required, 2, args, nargs, names, &call) < 0) {
-        return NULL;
-    }
-    double seconds = parse_seconds(call.args[0], method, required[0]);
-    if ((seconds == -1 && PyErr_Occurred()) || bolide_loop_check_closed(loop) < 0 ||
-        (loop->debug && debug_checks(loop, call.args[1], "call_at", true) < 0)) { /* asyncio's own calls that */
-        return NULL;
-    }
-    return bolide_loop_push_timer(loop, base + seconds, call.args + 1, call.nargs - 1, call.context);
-}
-
-/* As asyncio: self.call_at(self.time() + delay, callback, *args, context=context), of a subclass that has its own. */
-static PyObject *call_own_at(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *names, double base) {
-    bolide_call call;
-    if (parse_call("call_later", LATER_REQUIRED, 2, args, nargs, names, &call) < 0) {
-        return NULL;
-    }
-    double seconds = parse_seconds(call.args[0], "call_later", "delay");
-    if (seconds == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    PyObject *method = PyObject_GetAttr((PyObject *)loop, loop->st->str_call_at);
-    PyObject *positional = PyTuple_New(call.nargs);
-    PyObject *when = PyFloat_FromDouble(base + seconds);
-    PyObject *context = call.context != NULL ? call.context : Py_None;
-    PyObject *kwargs = PyDict_New();
-    PyObject *handle = NULL;
-    if (positional != NULL && when != NULL) {
-        PyTuple_SET_ITEM(positional, 0, Py_NewRef(when));
-        for (Py_ssize_t i = 1; i < call.nargs; i++) {
-            PyTuple_SET_ITEM(positional, i, Py_NewRef(call.args[i]));
-        }
-        if (method != NULL && kwargs != NULL && PyDict_SetItem(kwargs, loop->st->str_context, context) == 0) {
-            handle = PyObject_Call(method, positional, kwargs);
-        }
-    }
-    Py_XDECREF(kwargs);
-    Py_XDECREF(when);
-    Py_XDECREF(positional);
-    Py_XDECREF(method);
-    return handle;
-}
-
-static PyObject *call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    bolide_loop *loop = (bolide_loop *)self;
-    double now = bolide_loop_now(loop);
-    if (now == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (loop->own_call_at) {
-        return call_own_at(loop, args, nargs, names, now);
-    }
-    return schedule_timer(loop, args, nargs, names, "call_later", LATER_REQUIRED, now);
-}
-
-static PyObject *call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    return schedule_timer((bolide_loop *)self, args, nargs, names, "call_at", AT_REQUIRED, 0);
-}
-
-/* --- the other methods ------------------------------------------------------------------------ */
-
-static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return bolide_loop_create_future((bolide_loop *)self);
-}
-
-/* Are all of them keywords that create_task() of this Python has? "eager_start" came with tasks that know it, though
- * asyncio's own loops pass it on only since CPython 3.13.3. Instances of a subclass of str may well give the same one
- * many times. */
-static bool are_known_keywords(PyObject *names, Py_ssize_t count) {
-    if (count > KNOWN_KEYWORDS) {
-        return false;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name = PyTuple_GET_ITEM(names, i);
-        bool known = is_context(name) || PyUnicode_CompareWithASCIIString(name, "name") == 0;
-#if PY_VERSION_HEX >= 0x030C0000
-        known = known || PyUnicode_CompareWithASCIIString(name, "eager_start") == 0;
-#endif
-        if (!known) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* asyncio.tasks.Task(coro, loop=self, **kwargs), whatever class a program has put there; when a task factory is set,
- * or for keywords that this Python may not know, asyncio's own method. */
-static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    bolide_loop *loop = (bolide_loop *)self;
-    bolide_state *st = loop->st;
-    Py_ssize_t count = names != NULL ? PyTuple_GET_SIZE(names) : 0;
-    if (nargs != 1 || (loop->task_factory != NULL && loop->task_factory != Py_None) ||
-        !are_known_keywords(names, count)) {
-        PyObject *argv[16] = {self};
-        if (nargs + count > 15) {
-            PyErr_SetString(PyExc_TypeError, "create_task() got too many arguments");
-            return NULL;
-        }
-        memcpy(argv + 1, args, (size_t)(nargs + count) * sizeof(PyObject *));
-        return PyObject_Vectorcall(st->asyncio_create_task, argv, (size_t)nargs + 1, names);
-    }
-    if (bolide_loop_check_closed(loop) < 0) {
-        return NULL;
-    }
-    PyObject *class = PyDict_GetItemWithError(st->asyncio_tasks, st->str_Task);
-    if (class == st->asyncio_Task && count == 0) {
-        return bolide_loop_make(loop, class, args[0]);
-    }
-    PyObject *argv[3 + KNOWN_KEYWORDS] = {NULL, args[0], self};
-    PyObject *all = class != NULL ? PyTuple_New(count + 1) : NULL;
-    if (all == NULL) {
-        if (class == NULL && !PyErr_Occurred()) {
-            PyErr_SetString(PyExc_AttributeError, "module 'asyncio.tasks' has no attribute 'Task'");
-        }
-        return NULL;
-    }
-    PyTuple_SET_ITEM(all, 0, Py_NewRef(st->str_loop));
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyTuple_SET_ITEM(all, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
-        argv[3 + i] = args[1 + i];
-    }
-    Py_INCREF(class);
-    PyObject *task = PyObject_Vectorcall(class, argv + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, all);
-    Py_DECREF(class);
-    Py_DECREF(all);
-    return task;
-}
-
-static PyObject *loop_time(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    (void)self;
-    return PyFloat_FromDouble(bolide_loop_time());
-}
+/* --- methods ---------------------------------------------------------------------------------- */
 
 static PyObject *stop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_loop *loop = (bolide_loop *)self;
@@ -291,26 +19,10 @@ static PyObject *stop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-/* Is the method `name` of the loop another than `function`? So is one that cannot be had. */
-static bool is_overridden(PyObject *self, PyObject *name, PyCFunction function) {
-    PyObject *method = PyObject_GetAttr(self, name);
-    bool same = method != NULL && PyCFunction_Check(method) && PyCFunction_GET_FUNCTION(method) == function;
-    Py_XDECREF(method);
-    PyErr_Clear();
-    return !same;
-}
-
-/* See which methods that C would call by itself a subclass, or the program for this loop alone, has replaced. */
-static void find_overrides(bolide_loop *loop) {
-    PyObject *self = (PyObject *)loop;
-    loop->own_time = is_overridden(self, loop->st->str_time, loop_time);
-    loop->own_call_at = is_overridden(self, loop->st->str_call_at, (PyCFunction)(void (*)(void))call_at);
-}
-
 /* loop._run(): turns until stop() or a KeyboardInterrupt, SystemExit from a callback. The Python side wraps it. */
 static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_loop *loop = (bolide_loop *)self;
-    find_overrides(loop); /* before the checks: it may run any code */
+    bolide_loop_find_overrides(loop); /* before the checks: it may run any code */
     if (bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
@@ -411,7 +123,7 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         goto fail;
     }
     loop->closed = false;
-    find_overrides(loop);
+    bolide_loop_find_overrides(loop);
     bolide_memory_keep();
     return (PyObject *)loop;
 fail:
@@ -432,7 +144,7 @@ static int loop_setattr(PyObject *self, PyObject *name, PyObject *value) {
     int status = PyObject_GenericSetAttr(self, name, value);
     if (status == 0 && PyUnicode_Check(name) &&
         (PyUnicode_Compare(name, loop->st->str_time) == 0 || PyUnicode_Compare(name, loop->st->str_call_at) == 0)) {
-        find_overrides(loop);
+        bolide_loop_find_overrides(loop);
     }
     return status;
 }
@@ -551,30 +263,7 @@ static PyGetSetDef loop_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
-
 static PyMethodDef loop_methods[] = {
-    {"call_soon", FASTCALL_KEYWORDS(call_soon),
-     PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\nCall callback(*args) on the next turn, in order "
-               "of registration, in context (a contextvars.Context; default: a copy of the current one).\n\nReturns a "
-               "Handle. Raises RuntimeError when the loop is closed. Source: asyncio.loop.call_soon.")},
-    {"call_soon_threadsafe", FASTCALL_KEYWORDS(call_soon_threadsafe),
-     PyDoc_STR("call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nlike call_soon(), from any thread, "
-               "and wakes the loop.")},
-    {"call_later", FASTCALL_KEYWORDS(call_later),
-     PyDoc_STR(
-         "call_later($self, delay, callback, *args, context=None)\n--\n\nCall callback(*args) after delay "
-         "seconds, never earlier.\n\nReturns a TimerHandle. Raises TypeError when delay is None, RuntimeError when "
-         "the loop is closed.")},
-    {"call_at", FASTCALL_KEYWORDS(call_at),
-     PyDoc_STR("call_at($self, when, callback, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
-               "seconds of loop.time(). Returns a TimerHandle.")},
-    {"create_future", create_future, METH_NOARGS,
-     PyDoc_STR("create_future()\n--\n\nA new asyncio.Future of this loop.")},
-    {"create_task", FASTCALL_KEYWORDS(create_task),
-     PyDoc_STR("create_task($self, coro, /, **kwargs)\n--\n\nSchedule a coroutine; the keywords (name, context, "
-               "eager_start) are those of the running Python's asyncio.Task or task factory. Returns the Task.")},
-    {"time", loop_time, METH_NOARGS, PyDoc_STR("time()\n--\n\nThe exact monotonic clock, in seconds.")},
     {"stop", stop, METH_NOARGS, PyDoc_STR("stop()\n--\n\nEnd run_forever() after the current turn.")},
     {"is_running", is_running, METH_NOARGS, PyDoc_STR("is_running()\n--\n\nWhether run_forever() is at work.")},
     {"is_closed", is_closed, METH_NOARGS, PyDoc_STR("is_closed()\n--\n\nWhether close() was called.")},
@@ -611,20 +300,19 @@ static PyType_Spec loop_spec = {
 };
 
 /* Methods of the loop that live in files of their own. */
-static int add_methods(PyObject *module, bolide_state *st, PyMethodDef *methods) {
-    (void)module;
+static int add_methods(PyTypeObject *type, PyMethodDef *methods) {
     for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
-        PyObject *method = PyDescr_NewMethod(st->LoopType, def);
+        PyObject *method = PyDescr_NewMethod(type, def);
         if (method == NULL) {
             return -1;
         }
-        int failed = PyDict_SetItemString(st->LoopType->tp_dict, def->ml_name, method);
+        int failed = PyDict_SetItemString(type->tp_dict, def->ml_name, method);
         Py_DECREF(method);
         if (failed) {
             return -1;
         }
     }
-    PyType_Modified(st->LoopType);
+    PyType_Modified(type);
     return 0;
 }
 
@@ -655,10 +343,12 @@ int bolide_loop_init(PyObject *module, bolide_state *st) {
     if (bolide_add_type(module, &loop_spec, NULL, &st->LoopType, true) < 0) {
         return -1;
     }
-    if (add_methods(module, st, bolide_watchers_methods) < 0 || add_methods(module, st, bolide_sock_methods) < 0 ||
-        add_methods(module, st, bolide_datagram_methods) < 0 || add_methods(module, st, bolide_transport_methods) < 0 ||
-        add_methods(module, st, bolide_transport_tls_methods) < 0) {
-        return -1;
+    PyMethodDef *const tables[] = {bolide_schedule_methods, bolide_watchers_methods,  bolide_sock_methods,
+                                   bolide_datagram_methods, bolide_transport_methods, bolide_transport_tls_methods};
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+        if (add_methods(st->LoopType, tables[i]) < 0) {
+            return -1;
+        }
     }
     return 0;
 }
