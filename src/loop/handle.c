@@ -6,9 +6,9 @@
 #include "loop/loop.h"
 
 enum {
-    HANDLE_RUNNING = 1 << 8,  /* inside bolide_handle_run(): callback and arguments stay */
-    HANDLE_BY_HAND = 1 << 10, /* ... called by the method _run(), in whatever thread */
-    HANDLE_HIDDEN = 1 << 9,   /* nobody else has seen the context: the garbage collector does not know it */
+    HANDLE_RUNNING = 1 << 8, /* inside bolide_handle_run(): callback and arguments stay */
+    HANDLE_BY_HAND = 1 << 9, /* ... called by the method _run(), in whatever thread */
+    HANDLE_HIDDEN = 1 << 10, /* nobody else has seen the context: the garbage collector does not know it */
 };
 
 /* Memory kept for new handles: by a loop that has nothing to do, and by one that is at work. A burst that gives its
@@ -350,61 +350,56 @@ static PyObject *get_args(PyObject *self, void *closure) {
     return arguments_tuple(h);
 }
 
-static PyObject *describe(bolide_handle *h) {
-    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(h), "__name__");
-    PyObject *parts = name != NULL ? Py_BuildValue("[N]", name) : NULL;
-    if (parts == NULL) {
-        return NULL;
-    }
-    PyObject *part = NULL;
-    if (h->flags & BOLIDE_HANDLE_CANCELLED) {
-        part = PyUnicode_FromString("cancelled");
-        if (part == NULL || PyList_Append(parts, part) < 0) {
-            goto fail;
-        }
-        Py_CLEAR(part);
-    }
-    if (h->flags & BOLIDE_HANDLE_TIMER) {
-        PyObject *when = PyFloat_FromDouble(as_timer(h)->when);
-        part = when != NULL ? PyUnicode_FromFormat("when=%R", when) : NULL;
-        Py_XDECREF(when);
-        if (part == NULL || PyList_Append(parts, part) < 0) {
-            goto fail;
-        }
-        Py_CLEAR(part);
-    }
-    if (h->callback != NULL) {
-        part = describe_callback(h);
-        if (part == NULL || PyList_Append(parts, part) < 0) {
-            goto fail;
-        }
-        Py_CLEAR(part);
-    }
+/* Append `part`, which is NULL with an exception set when it could not be made; steals it. 0 or -1. */
+static int append(PyObject *parts, PyObject *part) {
+    int status = part != NULL ? PyList_Append(parts, part) : -1;
+    Py_XDECREF(part);
+    return status;
+}
+
+static PyObject *describe_deadline(bolide_timer *timer) {
+    PyObject *when = PyFloat_FromDouble(timer->when);
+    PyObject *text = when != NULL ? PyUnicode_FromFormat("when=%R", when) : NULL;
+    Py_XDECREF(when);
+    return text;
+}
+
+/* Where the handle was made, by the last entry of `stack`. */
+static PyObject *describe_source(PyObject *stack) {
+    PyObject *frame = PySequence_GetItem(stack, -1);
+    PyObject *file = frame != NULL ? PySequence_GetItem(frame, 0) : NULL;
+    PyObject *line = frame != NULL ? PySequence_GetItem(frame, 1) : NULL;
+    PyObject *text = file != NULL && line != NULL ? PyUnicode_FromFormat("created at %S:%S", file, line) : NULL;
+    Py_XDECREF(frame);
+    Py_XDECREF(file);
+    Py_XDECREF(line);
+    return text;
+}
+
+static int append_parts(bolide_handle *h, PyObject *parts) {
     PyObject *stack = h->debug != NULL ? h->debug->source_traceback : NULL;
-    if (stack != NULL && PySequence_Check(stack) && PySequence_Size(stack) > 0) {
-        PyObject *frame = PySequence_GetItem(stack, -1);
-        PyObject *file = frame != NULL ? PySequence_GetItem(frame, 0) : NULL;
-        PyObject *line = frame != NULL ? PySequence_GetItem(frame, 1) : NULL;
-        part = file != NULL && line != NULL ? PyUnicode_FromFormat("created at %S:%S", file, line) : NULL;
-        Py_XDECREF(frame);
-        Py_XDECREF(file);
-        Py_XDECREF(line);
-        if (part == NULL || PyList_Append(parts, part) < 0) {
-            goto fail;
-        }
-        Py_CLEAR(part);
+    bool has_source = stack != NULL && PySequence_Check(stack) && PySequence_Size(stack) > 0;
+    if (append(parts, PyObject_GetAttrString((PyObject *)Py_TYPE(h), "__name__")) < 0 ||
+        ((h->flags & BOLIDE_HANDLE_CANCELLED) && append(parts, PyUnicode_FromString("cancelled")) < 0) ||
+        ((h->flags & BOLIDE_HANDLE_TIMER) && append(parts, describe_deadline(as_timer(h))) < 0) ||
+        (h->callback != NULL && append(parts, describe_callback(h)) < 0)) {
+        return -1;
     }
+    return has_source ? append(parts, describe_source(stack)) : 0;
+}
+
+static PyObject *describe(bolide_handle *h) {
+    PyObject *parts = PyList_New(0);
     PyObject *space = PyUnicode_FromString(" ");
-    PyObject *text = space != NULL ? PyUnicode_Join(space, parts) : NULL;
+    PyObject *text = NULL;
+    if (parts != NULL && space != NULL && append_parts(h, parts) == 0) {
+        text = PyUnicode_Join(space, parts);
+    }
     Py_XDECREF(space);
-    Py_DECREF(parts);
+    Py_XDECREF(parts);
     PyObject *whole = text != NULL ? PyUnicode_FromFormat("<%U>", text) : NULL;
     Py_XDECREF(text);
     return whole;
-fail:
-    Py_XDECREF(part);
-    Py_DECREF(parts);
-    return NULL;
 }
 
 static PyObject *handle_repr(PyObject *self) {
