@@ -182,8 +182,13 @@ bolide_handle *bolide_handle_new(bolide_loop *loop, bool timer, PyObject *callba
 }
 
 static PyObject *arguments_tuple(bolide_handle *h) {
-    PyObject *args = PyTuple_New(h->nargs);
-    for (Py_ssize_t i = 0; args != NULL && i < (Py_ssize_t)h->nargs; i++) {
+    Py_ssize_t nargs = h->nargs;
+    PyObject *args = PyTuple_New(nargs);
+    if (args != NULL && h->nargs != nargs) { /* the collector has run code that cancelled it */
+        Py_DECREF(args);
+        return PyTuple_New(0);
+    }
+    for (Py_ssize_t i = 0; args != NULL && i < nargs; i++) {
         PyTuple_SET_ITEM(args, i, Py_NewRef(arguments(h)[i]));
     }
     return args;
@@ -191,8 +196,9 @@ static PyObject *arguments_tuple(bolide_handle *h) {
 
 /* The callback as asyncio's messages show it: a str, new reference, or NULL with an exception set. */
 static PyObject *describe_callback(bolide_handle *h) {
+    PyObject *callback = Py_NewRef(h->callback);
     PyObject *args = arguments_tuple(h);
-    PyObject *call = args != NULL ? PyTuple_Pack(2, h->callback, args) : NULL;
+    PyObject *call = args != NULL ? PyTuple_Pack(2, callback, args) : NULL;
     PyObject *kwargs = PyDict_New();
     int status = call != NULL && kwargs != NULL ? 0 : -1;
 #if PY_VERSION_HEX >= 0x030D0000
@@ -204,6 +210,7 @@ static PyObject *describe_callback(bolide_handle *h) {
     Py_XDECREF(kwargs);
     Py_XDECREF(call);
     Py_XDECREF(args);
+    Py_DECREF(callback);
     return text;
 }
 

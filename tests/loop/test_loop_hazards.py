@@ -246,6 +246,29 @@ def test_a_loop_that_the_lookup_of_its_methods_closes():
     assert result.stdout == "Event loop is closed\n"
 
 
+@pytest.mark.parametrize("look", ["list(handle._args or ())", "repr(handle)"])
+def test_a_handle_that_the_garbage_collector_cancels_while_it_is_looked_at(look):
+    """CPython 3.11 collects when a tuple is made, also the one for the arguments."""
+    run_script(
+        f"""
+        loop = new_event_loop()
+        class Cancels:
+            def __init__(self):
+                self.cycle = self
+            def __del__(self):
+                handle.cancel()
+        gc.disable()
+        handle = loop.call_soon(print, *map(str, range(30)))
+        Cancels()
+        gc.enable()
+        gc.set_threshold(1, 1, 1)
+        {look}
+        gc.set_threshold(700, 10, 10)
+        loop.close()
+        """
+    )
+
+
 def test_the_same_keyword_of_a_task_many_times():
     """Python lets a caller have it so with instances of a subclass of str."""
     run_script(
