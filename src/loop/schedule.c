@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "common/arguments.h"
+
 #define KNOWN_KEYWORDS 3 /* of create_task(): name, context, eager_start */
 
 /* --- for C ------------------------------------------------------------------------------------ */
@@ -367,27 +369,25 @@ void bolide_loop_find_overrides(bolide_loop *loop) {
     loop->own_call_at = is_overridden(self, loop->st->str_call_at, (PyCFunction)(void (*)(void))call_at);
 }
 
-#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
-
 PyMethodDef bolide_schedule_methods[] = {
-    {"call_soon", FASTCALL_KEYWORDS(call_soon),
+    {"call_soon", BOLIDE_FASTCALL_KEYWORDS(call_soon),
      PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\nCall callback(*args) on the next turn, in order "
                "of registration, in context (a contextvars.Context; default: a copy of the current one).\n\nReturns a "
                "Handle. Raises RuntimeError when the loop is closed. Source: asyncio.loop.call_soon.")},
-    {"call_soon_threadsafe", FASTCALL_KEYWORDS(call_soon_threadsafe),
+    {"call_soon_threadsafe", BOLIDE_FASTCALL_KEYWORDS(call_soon_threadsafe),
      PyDoc_STR("call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nlike call_soon(), from any thread, "
                "and wakes the loop.")},
-    {"call_later", FASTCALL_KEYWORDS(call_later),
+    {"call_later", BOLIDE_FASTCALL_KEYWORDS(call_later),
      PyDoc_STR(
          "call_later($self, delay, callback, *args, context=None)\n--\n\nCall callback(*args) after delay "
          "seconds, never earlier.\n\nReturns a TimerHandle. Raises TypeError when delay is None, RuntimeError when "
          "the loop is closed.")},
-    {"call_at", FASTCALL_KEYWORDS(call_at),
+    {"call_at", BOLIDE_FASTCALL_KEYWORDS(call_at),
      PyDoc_STR("call_at($self, when, callback, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
                "seconds of loop.time(). Returns a TimerHandle.")},
     {"create_future", create_future, METH_NOARGS,
      PyDoc_STR("create_future()\n--\n\nA new asyncio.Future of this loop.")},
-    {"create_task", FASTCALL_KEYWORDS(create_task),
+    {"create_task", BOLIDE_FASTCALL_KEYWORDS(create_task),
      PyDoc_STR("create_task($self, coro, /, **kwargs)\n--\n\nSchedule a coroutine; the keywords (name, context, "
                "eager_start) are those of the running Python's asyncio.Task or task factory. Returns the Task.")},
     {"time", loop_time, METH_NOARGS, PyDoc_STR("time()\n--\n\nThe exact monotonic clock, in seconds.")},

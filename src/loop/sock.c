@@ -473,16 +473,14 @@ static PyObject *sock_sendall(PyObject *self, PyObject *const *args, Py_ssize_t 
     return buffer_op(self, values[0], values[1], SOCK_SENDALL, PyBUF_SIMPLE);
 }
 
-#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
-
 PyMethodDef bolide_sock_methods[] = {
-    {"sock_recv", FASTCALL_KEYWORDS(sock_recv),
+    {"sock_recv", BOLIDE_FASTCALL_KEYWORDS(sock_recv),
      PyDoc_STR("sock_recv($self, sock, n)\n--\n\nAwait up to n bytes from the non-blocking socket sock; b\"\" at its "
                "end.\n\nRaises OSError. Source: asyncio.loop.sock_recv.")},
-    {"sock_recv_into", FASTCALL_KEYWORDS(sock_recv_into),
+    {"sock_recv_into", BOLIDE_FASTCALL_KEYWORDS(sock_recv_into),
      PyDoc_STR("sock_recv_into($self, sock, buf)\n--\n\nAwait data into the writable buffer buf. Returns the number of "
                "bytes.")},
-    {"sock_sendall", FASTCALL_KEYWORDS(sock_sendall),
+    {"sock_sendall", BOLIDE_FASTCALL_KEYWORDS(sock_sendall),
      PyDoc_STR(
          "sock_sendall($self, sock, data)\n--\n\nAwait that all of data was handed to the kernel. Returns None.")},
     {NULL, NULL, 0, NULL},

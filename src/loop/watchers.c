@@ -181,16 +181,16 @@ int bolide_watchers_add(bolide_loop *loop, int fd, int event, bolide_handle *han
     return 0;
 }
 
-int bolide_watchers_remove(bolide_loop *loop, int fd, int event) {
+bool bolide_watchers_remove(bolide_loop *loop, int fd, int event) {
     bolide_watchers *w = &loop->watchers;
     if (fd < 0 || fd >= w->cap) {
-        return 0;
+        return false;
     }
     bolide_watcher *watcher = &w->by_fd[fd];
     bolide_handle **slot = event == BOLIDE_READABLE ? &watcher->reader : &watcher->writer;
     bolide_handle *old = *slot;
     if (old == NULL) {
-        return 0;
+        return false;
     }
     *slot = NULL;
     int wanted = interest(watcher);
@@ -206,7 +206,7 @@ int bolide_watchers_remove(bolide_loop *loop, int fd, int event) {
     bolide_handle_cancel(old);
     Py_DECREF(old);
     Py_XDECREF(source);
-    return 1;
+    return true;
 }
 
 static bool refers_to(PyObject *ref, PyObject *obj) {
@@ -274,9 +274,7 @@ static void make_ready(bolide_loop *loop, int fd, bolide_handle *handle, int eve
         return;
     }
     if (handle->flags & BOLIDE_HANDLE_CANCELLED) {
-        if (bolide_watchers_remove(loop, fd, event) < 0) {
-            PyErr_Clear();
-        }
+        (void)bolide_watchers_remove(loop, fd, event);
         return;
     }
     Py_INCREF(handle);
@@ -493,8 +491,7 @@ static PyObject *remove_one(bolide_loop *loop, PyObject *arg, int event, bool is
     if (fd < 0) {
         return refuse_negative(arg, number);
     }
-    int had = bolide_watchers_remove(loop, fd, event);
-    return had < 0 ? NULL : PyBool_FromLong(had);
+    return PyBool_FromLong(bolide_watchers_remove(loop, fd, event));
 }
 
 static PyObject *add_public(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names, int event) {
@@ -562,23 +559,21 @@ static PyObject *watched(PyObject *self, PyObject *arg) {
     return PyLong_FromLong(fd >= 0 && fd < w->cap ? interest(&w->by_fd[fd]) : 0);
 }
 
-#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
-
 PyMethodDef bolide_watchers_methods[] = {
-    {"add_reader", FASTCALL_KEYWORDS(add_reader),
+    {"add_reader", BOLIDE_FASTCALL_KEYWORDS(add_reader),
      PyDoc_STR(
          "add_reader($self, fd, callback, *args)\n--\n\nCall callback(*args) whenever fd (an int or an object with "
          "fileno()) is readable.\n\nReplaces an earlier reader of the same descriptor. Raises RuntimeError when a "
          "transport owns it.")},
-    {"add_writer", FASTCALL_KEYWORDS(add_writer),
+    {"add_writer", BOLIDE_FASTCALL_KEYWORDS(add_writer),
      PyDoc_STR("add_writer($self, fd, callback, *args)\n--\n\nCall callback(*args) whenever fd is writable; see "
                "add_reader().")},
-    {"remove_reader", FASTCALL_KEYWORDS(remove_reader),
+    {"remove_reader", BOLIDE_FASTCALL_KEYWORDS(remove_reader),
      PyDoc_STR("remove_reader($self, fd)\n--\n\nStop watching fd for reading. Returns whether it was watched.")},
-    {"remove_writer", FASTCALL_KEYWORDS(remove_writer),
+    {"remove_writer", BOLIDE_FASTCALL_KEYWORDS(remove_writer),
      PyDoc_STR("remove_writer($self, fd)\n--\n\nStop watching fd for writing. Returns whether it was watched.")},
-    {"_add_reader", FASTCALL_KEYWORDS(_add_reader), NULL},
-    {"_add_writer", FASTCALL_KEYWORDS(_add_writer), NULL},
+    {"_add_reader", BOLIDE_FASTCALL_KEYWORDS(_add_reader), NULL},
+    {"_add_writer", BOLIDE_FASTCALL_KEYWORDS(_add_writer), NULL},
     {"_remove_reader", _remove_reader, METH_O, NULL},
     {"_remove_writer", _remove_writer, METH_O, NULL},
     {"_watched", watched, METH_O, NULL},

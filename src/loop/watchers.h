@@ -45,8 +45,8 @@ int bolide_watchers_traverse(struct bolide_loop *loop, visitproc visit, void *ar
  * 0, or -1 with an exception set. */
 int bolide_watchers_add(struct bolide_loop *loop, int fd, int event, bolide_handle *handle);
 
-/* 1 when a handle was there, 0 when none, -1 with an exception set. */
-int bolide_watchers_remove(struct bolide_loop *loop, int fd, int event);
+/* Was a handle there? */
+bool bolide_watchers_remove(struct bolide_loop *loop, int fd, int event);
 
 /* Give `future` its result when `event` has come for the socket object `sock` with descriptor `fd`, once. The
  * descriptor stays armed for the next wait, which then costs no system call, until an event comes that nobody waits

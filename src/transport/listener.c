@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/arguments.h"
 #include "common/error.h"
 #include "transport/acceptor.h"
 #include "transport/transport.h"
@@ -291,7 +292,7 @@ PyMethodDef bolide_transport_methods[] = {
                "TLS.")},
     {"_stop_listening", stop_listening, METH_O, PyDoc_STR("_stop_listening(sock)\n--\n\nStop accepting.")},
     {"_start_transport", start_from_handle, METH_O, NULL},
-    {"_make_socket_transport", (PyCFunction)(void (*)(void))make_socket_transport, METH_VARARGS | METH_KEYWORDS,
+    {"_make_socket_transport", BOLIDE_KEYWORDS(make_socket_transport),
      PyDoc_STR("_make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None, context=None)\n--\n\nA "
                "StreamTransport over "
                "a connected socket; connection_made() follows on the next turn.")},
