@@ -11,7 +11,6 @@
     X(_decref_socketios)                                                                                               \
     X(_detach)                                                                                                         \
     X(_eof)                                                                                                            \
-    X(_handle_signal)                                                                                                  \
     X(_io_refs)                                                                                                        \
     X(_limit)                                                                                                          \
     X(_paused)                                                                                                         \
@@ -41,12 +40,9 @@
     X(eof_received)                                                                                                    \
     X(exception)                                                                                                       \
     X(feed_data)                                                                                                       \
-    X(fileno)                                                                                                          \
     X(get_buffer)                                                                                                      \
     X(getpeercert)                                                                                                     \
     X(getpeername)                                                                                                     \
-    X(getsockname)                                                                                                     \
-    X(handle)                                                                                                          \
     X(loop)                                                                                                            \
     X(message)                                                                                                         \
     X(name)                                                                                                            \
@@ -60,7 +56,6 @@
     X(resume_writing)                                                                                                  \
     X(set_exception)                                                                                                   \
     X(set_result)                                                                                                      \
-    X(slow_callback_duration)                                                                                          \
     X(socket)                                                                                                          \
     X(sockname)                                                                                                        \
     X(source_traceback)                                                                                                \
