@@ -2,8 +2,8 @@
  * With bolide_stream_start_tls() (tls.h) the owner's bytes travel encrypted; the functions here stay the same.
  *
  * Reading goes into the loop's shared buffer unless the owner brings its own (on_alloc). Output is gathered in pooled
- * blocks and leaves in one writev at the end of the turn (bolide_loop_flush), at once when it exceeds BOLIDE_FLUSH_NOW
- * (BOLIDE_FLUSH_LATER for a patient owner), or when the turn runs long.
+ * blocks and leaves in one system call at the end of the turn (bolide_loop_flush), at once when it exceeds
+ * BOLIDE_FLUSH_NOW (BOLIDE_FLUSH_LATER for a patient owner), or when the turn runs long.
  *
  * All functions need the GIL. Callbacks run with the GIL held. The owner sees on_read, on_eof, on_error and on_drain
  * only between a successful open and bolide_stream_close(), and on_close exactly once after bolide_stream_close(). Any
@@ -75,7 +75,7 @@ enum {
     BOLIDE_STREAM_OPEN = 1,            /* the uv handle is initialised and not closing */
     BOLIDE_STREAM_READING = 2,         /* the owner wants to read */
     BOLIDE_STREAM_LISTED = 4,          /* on the loop's flush list */
-    BOLIDE_STREAM_IN_FLIGHT = 8,       /* out_first waits in uv_write() for the socket to be writable */
+    BOLIDE_STREAM_IN_FLIGHT = 8,       /* the first block waits in uv_write() for the socket to be writable */
     BOLIDE_STREAM_FULL = 16,           /* output exceeded the high-water mark and has not fallen to the low one yet */
     BOLIDE_STREAM_SHUTDOWN = 32,       /* FIN after the output */
     BOLIDE_STREAM_FIN_SENT = 64,       /* the FIN was handed to the kernel */
@@ -84,11 +84,11 @@ enum {
     BOLIDE_STREAM_ALLOCATING = 512,    /* inside on_alloc: libuv must not be told to close */
     BOLIDE_STREAM_POLLED = 1024,       /* the socket is to be read */
     BOLIDE_STREAM_UNWRAPPING = 2048,   /* TLS: bolide_stream_unwrap() was called */
+    BOLIDE_STREAM_PATIENT = 4096,      /* gathers up to BOLIDE_FLUSH_LATER while the socket takes all: owner's choice */
     BOLIDE_STREAM_STARTED = 8192,      /* libuv reads it, or finds that it is not to */
     BOLIDE_STREAM_MORE = 16384,        /* the last read filled its buffer: libuv asks for more room at once */
     BOLIDE_STREAM_RECEIVED = 32768,    /* inside a read: loop->received has its result */
     BOLIDE_STREAM_READ_FAILED = 65536, /* it was reading that failed, not writing */
-    BOLIDE_STREAM_PATIENT = 4096,      /* gathers up to BOLIDE_FLUSH_LATER while the socket takes all: owner's choice */
 };
 
 static inline bolide_loop *bolide_stream_loop(const bolide_stream *s) {
@@ -101,9 +101,6 @@ int bolide_stream_setup(bolide_stream *s, bolide_loop *loop, const bolide_stream
 /* After setup: adopt the connected descriptor `fd`, which libuv owns on success. 0 or a negative uv code; the stream
  * must be closed either way. */
 int bolide_stream_open(bolide_stream *s, int fd);
-
-/* After setup: take the next connection of `listener`. Returns as bolide_stream_open(). */
-int bolide_stream_accept(bolide_stream *s, uv_stream_t *listener);
 
 int bolide_stream_read_start(bolide_stream *s); /* 0 or a negative uv code; idempotent */
 void bolide_stream_read_stop(bolide_stream *s); /* idempotent */
@@ -166,7 +163,10 @@ static inline int bolide_stream_traverse(const bolide_stream *s, visitproc visit
     return 0;
 }
 
-/* --- between stream.c, tls.c and tls_records.c ------------------------------------------------------------------- */
+/* --- between stream.c, stream_read.c, tls.c and tls_records.c ----------------------------------------------------- */
+
+/* End a close that had to wait for the end of on_alloc. */
+void bolide_stream_close_handle(bolide_stream *s);
 
 /* Read the socket, or do not, whatever the owner wants. 0 or a negative uv code; idempotent. */
 int bolide_stream_poll_start(bolide_stream *s);
@@ -181,8 +181,7 @@ void bolide_stream_fail(bolide_stream *s, int status);
 /* Hand what is encrypted to the kernel, as far as it takes it at once. */
 void bolide_stream_send(bolide_stream *s);
 
-/* --- for the loop ---------------------------------------------------------------------------------------------------
- */
+/* --- for the loop ------------------------------------------------------------------------------------------------- */
 
 /* Flush every listed stream: the end of a turn. */
 void bolide_loop_flush(bolide_loop *loop);
