@@ -29,6 +29,7 @@ def test_a_monkey_at_the_keyboard(seed, tmp_path):
     assert int(result.stdout.splitlines()[-1].split()[0]) > 0  # odd calls may print, too
 
 
+@only_bolide
 def test_a_callback_that_runs_its_own_handle(loop):
     handles = []
     handles.append(loop.call_soon(lambda: getattr(handles[0], "_run", lambda: None)()))
