@@ -336,10 +336,11 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         # The transport's descriptor stays with libuv; a duplicate of it is what sock_sendfile() waits on.
+        is_flushed = transp._make_empty_waiter()  # raises, and leaves all as it is, while another one is at work
         reading = transp.is_reading()
         transp.pause_reading()
         try:
-            await transp._make_empty_waiter()
+            await is_flushed
             with transp.get_extra_info("socket").dup() as sock:
                 sock.setblocking(False)
                 sent: int = await self.sock_sendfile(sock, file, offset, count, fallback=False)

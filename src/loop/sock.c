@@ -140,14 +140,14 @@ static PyObject *receive(sock_op *op, int fd) {
 }
 
 static PyObject *send_rest(sock_op *op, int fd) {
-    while (op->sent < op->view.len) {
+    do { /* once at least: no bytes are a datagram too, and an error is told */
         const char *rest = (const char *)op->view.buf + op->sent;
         ssize_t sent = send(fd, rest, (size_t)(op->view.len - op->sent), MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0) {
             return NULL;
         }
         op->sent += sent;
-    }
+    } while (op->sent < op->view.len);
     return Py_NewRef(Py_None);
 }
 

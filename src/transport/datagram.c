@@ -94,7 +94,6 @@ static void notify_error(bolide_datagram *t, int err) {
 static void on_closed(uv_handle_t *handle) {
     bolide_datagram *t = handle->data;
     bolide_loop_enter(t->loop);
-    close(t->poll_fd);
     bolide_resource_remove(&t->resource);
     Py_DECREF(t); /* libuv's */
 }
@@ -104,6 +103,14 @@ static void release(bolide_datagram *t) {
     bolide_loop_claim(t->loop);
     if (!uv_is_closing((uv_handle_t *)&t->poll)) {
         uv_close((uv_handle_t *)&t->poll, on_closed);
+    }
+    t->polled = 0;
+}
+
+void bolide_datagram_close_descriptor(bolide_datagram *t) {
+    if (t->poll_fd >= 0) {
+        close(t->poll_fd);
+        t->poll_fd = -1;
     }
 }
 
@@ -132,6 +139,7 @@ static void resource_close(bolide_resource *res) {
     bolide_datagram *t = of_resource(res);
     t->flags |= BOLIDE_DATAGRAM_LOST;
     release(t);
+    bolide_datagram_close_descriptor(t);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *result = PyObject_CallMethodNoArgs(t->sock, t->loop->st->str_close);
@@ -509,7 +517,7 @@ int bolide_datagram_open(bolide_datagram *t) {
     }
     int status = uv_poll_init(&t->loop->uv, &t->poll, t->poll_fd);
     if (status < 0) {
-        close(t->poll_fd);
+        bolide_datagram_close_descriptor(t);
         bolide_error_set(status);
         return -1;
     }

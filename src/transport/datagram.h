@@ -50,7 +50,7 @@ typedef struct {
     unsigned lost_writes;
     unsigned flags;  /* DATAGRAM_* */
     int fd;          /* of `sock`: its user may close it at any time */
-    int poll_fd;     /* of `poll`, a duplicate: also for sending and receiving */
+    int poll_fd;     /* of `poll`, a duplicate: also for sending and receiving; -1 once connection_lost() was called */
     int polled;      /* the events that `poll` waits for */
     bool in_context; /* a method of the protocol is being called */
 } bolide_datagram;
@@ -71,6 +71,9 @@ void bolide_datagram_flow(bolide_datagram *t);
 
 /* Stop everything now; connection_lost(exception) follows on the next turn. `exception` may be NULL. */
 void bolide_datagram_lose(bolide_datagram *t, PyObject *exception);
+
+/* Close the descriptor that sends: not before libuv has been told to close `poll`. Idempotent. */
+void bolide_datagram_close_descriptor(bolide_datagram *t);
 
 /* protocol.<name>(a, b), absent arguments NULL; what it raises is reported. */
 void bolide_datagram_notify(bolide_datagram *t, PyObject *name, PyObject *a, PyObject *b);

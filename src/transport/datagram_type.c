@@ -16,6 +16,7 @@ static PyObject *connection_lost(PyObject *self, PyObject *exception) {
         Py_RETURN_NONE;
     }
     bolide_datagram_notify(t, t->loop->st->str_connection_lost, exception, NULL);
+    bolide_datagram_close_descriptor(t);
     PyObject *result = PyObject_CallMethodNoArgs(t->sock, t->loop->st->str_close);
     Py_CLEAR(t->protocol);
     return result;
@@ -96,6 +97,7 @@ static PyObject *make_datagram_transport(PyObject *self, PyObject *args, PyObjec
     t->address = Py_NewRef(address);
     t->waiter = waiter != Py_None ? Py_NewRef(waiter) : NULL;
     t->fd = fd;
+    t->poll_fd = -1;
     t->high_water = BOLIDE_DATAGRAM_HIGH_WATER;
     t->low_water = BOLIDE_DATAGRAM_HIGH_WATER / 4;
     t->context = PyContext_CopyCurrent();
@@ -184,7 +186,7 @@ static PyObject *transport_sendto(PyObject *self, PyObject *const *args, Py_ssiz
         return NULL;
     }
     /* As in asyncio, one without a remote address still tries until connection_lost() has closed its socket. */
-    bool is_open = t->protocol != NULL && !t->loop->closed;
+    bool is_open = t->protocol != NULL && t->poll_fd >= 0;
     if ((t->flags & BOLIDE_DATAGRAM_LOST) && (!is_open || (t->flags & BOLIDE_DATAGRAM_CONNECTED))) {
         if (++t->lost_writes >= LOST_WRITES_LOGGED) { /* asyncio counts the loss itself too */
             return PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", "socket.send() raised exception.");
@@ -299,7 +301,7 @@ static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs
 
 static PyObject *transport_repr(PyObject *self) {
     bolide_datagram *t = (bolide_datagram *)self;
-    if (t->protocol == NULL) {
+    if (t->protocol == NULL || t->poll_fd < 0) {
         return PyUnicode_FromFormat("<bolide.DatagramTransport closed fd=%d>", t->fd);
     }
     return PyUnicode_FromFormat("<bolide.DatagramTransport%s fd=%d read=%s write=<%s, bufsize=%zu>>",
@@ -363,6 +365,7 @@ static void transport_dealloc(PyObject *self) {
         Py_XDECREF(t->peers[i].object);
     }
     PyMem_Free(t->peers);
+    bolide_datagram_close_descriptor(t);
     Py_CLEAR(t->loop);
     type->tp_free(self);
     Py_DECREF(type);

@@ -15,7 +15,7 @@
 
 typedef struct {
     PyObject *context;           /* ssl.SSLContext */
-    PyObject *server_hostname;   /* str, or None; only for a client */
+    PyObject *server_hostname;   /* str or bytes, or None; only for a client */
     PyObject *handshake_timeout; /* seconds, a number > 0; NULL: none */
     PyObject *shutdown_timeout;  /* seconds, a number > 0; NULL: none. Of bolide_stream_unwrap() */
     bool server_side;

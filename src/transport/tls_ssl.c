@@ -373,11 +373,12 @@ static int is_plain(bolide_tls *tls) {
 
 static PyObject *call_wrap_bio(bolide_tls *tls, const bolide_tls_options *options) {
     PyObject *method = PyObject_GetAttrString(tls->context, "wrap_bio");
-    bool named = options->server_hostname != NULL && PyUnicode_Check(options->server_hostname) &&
-                 PyUnicode_GET_LENGTH(options->server_hostname) > 0;
-    PyObject *hostname = named && !options->server_side ? options->server_hostname : Py_None;
+    /* Whatever is true, as in asyncio: a name in bytes, too, is to be verified. */
+    int named =
+        options->server_hostname == NULL || options->server_side ? 0 : PyObject_IsTrue(options->server_hostname);
+    PyObject *hostname = named > 0 ? options->server_hostname : Py_None;
     PyObject *args = NULL, *kwargs = NULL, *object = NULL;
-    if (method != NULL) {
+    if (method != NULL && named >= 0) {
         args = PyTuple_Pack(2, tls->incoming, tls->outgoing);
         kwargs = Py_BuildValue("{s:O,s:O}", "server_side", options->server_side ? Py_True : Py_False, "server_hostname",
                                hostname);
