@@ -127,7 +127,7 @@ test-sid: ## Run the tests, and CPython's, on 3.14 and 3.15 in a Debian sid root
 	@sh build_support/sid.sh
 
 .PHONY: drill
-drill: build ## Replace, stop and kill workers under load, and count what is lost
+drill: build $(VENV)/.has-test ## Replace, stop and kill workers under load, and count what is lost
 	@$(VENV)/bin/python tests/server/drills.py $(ARGS)
 
 .PHONY: bench

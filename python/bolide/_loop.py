@@ -16,8 +16,8 @@ import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events, constants, events, sslproto, unix_events
-from collections.abc import Callable, Coroutine
+from asyncio import base_events, constants, events, sslproto, tasks, unix_events
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
 
@@ -77,10 +77,10 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         _asyncgen_firstiter_hook: Any
         _asyncgen_finalizer_hook: Any
         _child_watcher_callback: Any
+        _thread_id: int | None
 
         def _make_self_pipe(self) -> None: ...
         def _close_self_pipe(self) -> None: ...
-        def _check_running(self) -> None: ...
         def _check_default_executor(self) -> None: ...
         def _getaddrinfo_debug(self, *args: Any) -> Any: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
@@ -106,6 +106,8 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         """
         self._check_closed()
         self._check_running()
+        if _is_nesting_wanted():
+            self._allow_nesting()
         self._set_coroutine_origin_tracking(self.get_debug())
         hooks = sys.get_asyncgen_hooks()
         wakeup_fd = self._claim_wakeup_fd()
@@ -151,6 +153,65 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             self._close_self_pipe()
             self._make_self_pipe()
             self._default_executor = self._resolver = None  # their threads are in the parent alone
+
+    # --- running within a callback ------------------------------------------------------------------------------------
+
+    # nest_asyncio puts its own run_forever() and its kin on the class of a loop, and so on asyncio's, below this one,
+    # which has none of the parts that they go through. What it is for, the loop does by itself once it was applied.
+
+    @property
+    def _nest_patched(self) -> bool:
+        """By which nest_asyncio sees that this loop needs no patch, when it has patched asyncio."""
+        if not _is_nesting_wanted():
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute '_nest_patched'")
+        self._allow_nesting()
+        return True
+
+    def _check_running(self) -> None:
+        base_events.BaseEventLoop._check_running(self)  # type: ignore[attr-defined]
+
+    def run_until_complete(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
+        """Run until the future, or the coroutine as a task, is done; see asyncio.loop.run_until_complete.
+
+        Returns:
+            its result.
+
+        Raises:
+            RuntimeError: the loop is closed or running, or another loop runs in this thread (unless nest_asyncio was
+                applied), or stop() was called before.
+        """
+        if _is_nesting_wanted() and events._get_running_loop() is not None:
+            return self._run_nested(future)
+        return self._run_on_top(future)
+
+    def _run_on_top(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
+        asyncios: Any = base_events.BaseEventLoop  # and not what was put on SelectorEventLoop
+        result: _T = asyncios.run_until_complete(self, future)
+        return result
+
+    def _run_nested(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
+        outer: Any = events._get_running_loop()
+        current = asyncio.current_task(outer)
+        if current is not None:
+            tasks._leave_task(outer, current)
+        events._set_running_loop(None)
+        try:
+            if self._thread_id != threading.get_ident():
+                return self._run_on_top(future)
+            self._check_turn()
+            events._set_running_loop(self)
+            is_new = not asyncio.isfuture(future)
+            waited: Any = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]
+            if is_new:
+                waited._log_destroy_pending = False  # who gave the coroutine gets the exception that ends the wait
+            while not waited.done():
+                self._run_turn()
+            result: _T = waited.result()
+            return result
+        finally:
+            events._set_running_loop(outer)
+            if current is not None:
+                tasks._enter_task(outer, current)
 
     # --- closing ------------------------------------------------------------------------------------------------------
 
@@ -453,6 +514,10 @@ if sys.version_info < (3, 14):
             return None
         theirs: Any = asyncio.DefaultEventLoopPolicy
         return watcher if type(policy).get_child_watcher is theirs.get_child_watcher else None
+
+
+def _is_nesting_wanted() -> bool:
+    return bool(getattr(asyncio, "_nest_patched", False))
 
 
 def _own_path(path: str | bytes) -> str | bytes:

@@ -430,7 +430,9 @@ static void on_start(bolide_conn *c) {
     if ((r->flags & BOLIDE_REQUEST_HEALTH) != 0) {
         answer_health(r);
     } else {
+        r->server->loop->occupied++; /* by the connection's code, which goes on below */
         run(r);
+        r->server->loop->occupied--;
     }
     Py_DECREF(r);
 }

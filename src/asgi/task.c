@@ -27,10 +27,23 @@ int bolide_task_init(bolide_server *server) {
     return server->task_keywords != NULL ? 0 : -1;
 }
 
+/* Tasks that may run the loop themselves have to start from the ready queue. 0, or -1 with an exception set. */
+static int forbid_eager_start(bolide_server *server) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyDict_SetItem(server->task_keywords, server->st->asgi->str_eager_start, Py_False);
+#else
+    (void)server;
+    return 0;
+#endif
+}
+
 /* asyncio.Task(coro, loop=..., context=context, eager_start=True): the type has no vectorcall, so that keywords given
  * one by one would be put into a new dict each time. New reference, or NULL with an exception set. */
 static PyObject *call_task(bolide_server *server, PyObject *coro, PyObject *context) {
     PyObject *args = PyTuple_Pack(1, coro), *task = NULL, *str_context = server->st->asgi->str_context;
+    if (server->loop->nests && forbid_eager_start(server) < 0) {
+        Py_CLEAR(args);
+    }
     if (args != NULL && PyDict_SetItem(server->task_keywords, str_context, context) == 0) {
         task = PyObject_Call(server->st->asyncio_Task, args, server->task_keywords);
         if (PyDict_SetItem(server->task_keywords, str_context, Py_None) < 0) {

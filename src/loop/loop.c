@@ -54,6 +54,17 @@ void bolide_loop_set_fatal(bolide_loop *loop) {
     }
 }
 
+int bolide_loop_raise_fatal(bolide_loop *loop) {
+    PyObject *exception = loop->fatal;
+    if (exception == NULL) {
+        return 0;
+    }
+    loop->fatal = NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_DECREF(exception);
+    return -1;
+}
+
 static int call_handler(bolide_loop *loop, PyObject *message, PyObject *exception, const char *key, PyObject *value,
                         PyObject *source_traceback) {
     bolide_state *st = loop->st;
@@ -221,6 +232,7 @@ static void poll_kernel(bolide_loop *loop) {
         busy = true;
     }
     if (busy || !arm_tick(loop)) {
+        loop->polling = true;
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         loop->last_poll = uv_hrtime();
     } else {
@@ -228,9 +240,11 @@ static void poll_kernel(bolide_loop *loop) {
         /* Before the GIL goes, not after: another thread may take it at once, schedule something and not wake us. */
         loop->released = PyThreadState_Get();
         PyEval_SaveThread();
+        loop->polling = true;
         uv_run(&loop->uv, UV_RUN_ONCE);
         bolide_loop_enter(loop);
     }
+    loop->polling = false;
     loop->polls_skipped = 0;
     /* As out of asyncio's select(): what a handler of signal.signal() raises leaves the run. A callback would only have
      * it reported. */
@@ -290,9 +304,10 @@ static void run_watched(bolide_loop *loop, bolide_handle *handle) {
     bolide_handle_retire(handle);
 }
 
-/* Run the first `n` handles of the ring, which are all that it holds as a turn begins. */
+/* Run the first `n` handles of the ring, which are all that it holds as a turn begins; a callback that runs the loop
+ * has taken some of them. */
 static void run_ready(bolide_loop *loop, size_t n) {
-    for (; n > 0 && loop->fatal == NULL; n--) {
+    for (; n > 0 && loop->fatal == NULL && bolide_ring_count(&loop->ready) > 0; n--) {
         bolide_handle *handle = bolide_ring_pop(&loop->ready);
         if (loop->flush_first != NULL) {
             bolide_loop_begin_step(loop);
@@ -309,13 +324,7 @@ static void run_ready(bolide_loop *loop, size_t n) {
     }
 }
 
-/* What was scheduled goes before what the kernel reports, the order that asyncio keeps. A run that begins after stop()
- * is one turn, in which the kernel is asked first. */
-static void run_turn(bolide_loop *loop) {
-    bool single = loop->stopping;
-    if (single) {
-        poll_kernel(loop);
-    }
+static void run_scheduled(bolide_loop *loop) {
     if (expire_timers(loop) < 0) {
         bolide_loop_set_fatal(loop);
     }
@@ -323,6 +332,21 @@ static void run_turn(bolide_loop *loop) {
     if (loop->flush_first != NULL) {
         bolide_loop_flush(loop);
     }
+}
+
+void bolide_loop_nested_turn(bolide_loop *loop) {
+    poll_kernel(loop);
+    run_scheduled(loop);
+}
+
+/* What was scheduled goes before what the kernel reports, the order that asyncio keeps. A run that begins after stop()
+ * is one turn, in which the kernel is asked first. */
+static void run_turn(bolide_loop *loop) {
+    bool single = loop->stopping;
+    if (single) {
+        poll_kernel(loop);
+    }
+    run_scheduled(loop);
     if (!loop->stopping && loop->fatal == NULL) {
         poll_kernel(loop);
     }

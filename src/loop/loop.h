@@ -41,6 +41,7 @@ typedef struct bolide_loop {
     double tick_when; /* the deadline for which `tick` is armed, or NaN */
 
     PyThreadState *released; /* set while the GIL is given up for a poll, and nowhere else */
+    unsigned occupied;       /* calls of Python that stay on top: see bolide_loop_occupy(), nesting.h */
     unsigned claims;         /* threads in bolide_loop_interrupt(), for which the loop stays out of blocking polls */
     unsigned long thread_id; /* PyThread_get_thread_ident() of the thread in run_forever(), or 0 */
     PyObject *fatal;         /* KeyboardInterrupt or SystemExit, to be raised from run_forever() after the turn */
@@ -77,6 +78,8 @@ typedef struct bolide_loop {
     bool closed;
     bool tearing_down;
     bool running;
+    bool polling; /* inside uv_run() */
+    bool nests;   /* its callbacks may run it: see nesting.h */
     bool stopping;
     bool debug;
     bool own_time;    /* a subclass or the program has put its own time() in the place of ours */
@@ -116,11 +119,13 @@ static inline bolide_loop *bolide_loop_of(const void *uv_handle) {
  * run too, the loop then counts as running, so that nothing down there can run or close it. */
 static inline bool bolide_loop_occupy(bolide_loop *loop) {
     bool was_running = loop->running;
+    loop->occupied++;
     loop->running = true;
     return was_running;
 }
 
 static inline void bolide_loop_vacate(bolide_loop *loop, bool was_running) {
+    loop->occupied--;
     loop->running = was_running;
 }
 
@@ -164,6 +169,9 @@ void bolide_loop_report_context(bolide_loop *loop, PyObject *message, const char
  */
 void bolide_loop_set_fatal(bolide_loop *loop);
 
+/* Raise that exception, if there is one: -1. Else 0. */
+int bolide_loop_raise_fatal(bolide_loop *loop);
+
 /* Make the poll that blocks return, or the next one not block. Any thread that holds the GIL. */
 void bolide_loop_wake(bolide_loop *loop);
 
@@ -182,6 +190,10 @@ int bolide_loop_open(bolide_loop *loop);
  * done with it here reaches the parent's. A loop that another thread was running is given up instead, as that thread is
  * not here. 0, or a negative uv code: then it is given up too. */
 int bolide_loop_after_fork(bolide_loop *loop);
+
+/* One turn within a callback of another, in asyncio's order: the kernel, waiting for it if nothing is ready, then the
+ * callbacks. After it loop->fatal may hold an exception. */
+void bolide_loop_nested_turn(bolide_loop *loop);
 
 /* Turns until stop() or a fatal exception, which loop->fatal holds then. */
 void bolide_loop_turns(bolide_loop *loop);

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "common/memory.h"
+#include "loop/nesting.h"
 #include "loop/sock.h"
 #include "transport/datagram.h"
 #include "transport/transport.h"
@@ -35,11 +36,7 @@ static PyObject *run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         return NULL;
     }
     bolide_loop_turns(loop);
-    if (loop->fatal != NULL) {
-        PyObject *exception = loop->fatal;
-        loop->fatal = NULL;
-        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-        Py_DECREF(exception);
+    if (bolide_loop_raise_fatal(loop) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -343,8 +340,9 @@ int bolide_loop_init(PyObject *module, bolide_state *st) {
     if (bolide_add_type(module, &loop_spec, NULL, &st->LoopType, true) < 0) {
         return -1;
     }
-    PyMethodDef *const tables[] = {bolide_schedule_methods, bolide_watchers_methods,  bolide_sock_methods,
-                                   bolide_datagram_methods, bolide_transport_methods, bolide_transport_tls_methods};
+    PyMethodDef *const tables[] = {bolide_schedule_methods,     bolide_watchers_methods, bolide_nesting_methods,
+                                   bolide_sock_methods,         bolide_datagram_methods, bolide_transport_methods,
+                                   bolide_transport_tls_methods};
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
         if (add_methods(st->LoopType, tables[i]) < 0) {
             return -1;

@@ -69,7 +69,11 @@ void bolide_datagram_notify(bolide_datagram *t, PyObject *name, PyObject *a, PyO
         return;
     }
     Py_INCREF(t);
+    bolide_loop *loop = (bolide_loop *)Py_NewRef(t->loop);
+    loop->occupied++;
     PyObject *result = bolide_protocol_call(t->protocol, t->context, &t->in_context, name, a, b);
+    loop->occupied--;
+    Py_DECREF(loop);
     if (result == NULL) {
         report_callback(t, name, a, b);
     }

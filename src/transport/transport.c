@@ -126,7 +126,12 @@ void bolide_transport_fatal(bolide_transport *t, const char *message) {
 /* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set.
  */
 PyObject *bolide_transport_call(bolide_transport *t, PyObject *name, PyObject *arg) {
-    return bolide_protocol_call(t->protocol, t->context, &t->in_context, name, arg, NULL);
+    bolide_loop *loop = (bolide_loop *)Py_NewRef(t->loop);
+    loop->occupied++;
+    PyObject *result = bolide_protocol_call(t->protocol, t->context, &t->in_context, name, arg, NULL);
+    loop->occupied--;
+    Py_DECREF(loop);
+    return result;
 }
 
 static void detach_server(bolide_transport *t) {

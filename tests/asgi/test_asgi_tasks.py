@@ -1,6 +1,8 @@
 """A request runs as a real asyncio Task, so that everything of asyncio and anyio works from its first await."""
 
+import contextlib
 import json
+import socket
 import sys
 import threading
 
@@ -63,6 +65,36 @@ def test_task_factory_of_the_user(name):
             assert told == {"made_here": True, "task": "Own" if name == "subclass" else "Task", "variable": "unset"}
         response = connection.get("/fail")
         assert response.status == 500
+        assert server.stop() == 0
+
+
+@pytest.mark.skipif(KIND != "bolide", reason="uvloop cannot be patched")
+def test_a_task_that_runs_the_loop():
+    """As nest_asyncio lets it: by requests one after another, pipelined, at once, and by clients that go meanwhile."""
+    with ServerProcess("nesting_app:app", env={"NESTING": "from the start"}) as server:
+        pipelined = b"".join(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n%d" % n for n in range(9))
+        last = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        with contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(socket.create_connection(server.address, timeout=20)) for _ in range(10)]
+            for sock in socks:
+                sock.sendall(pipelined + last)
+            for _ in range(10):
+                with socket.create_connection(server.address, timeout=20) as hasty:
+                    hasty.sendall(pipelined)
+            for sock in socks:
+                answers = b"".join(iter(lambda sock=sock: sock.recv(65536), b""))
+                bodies = [part.partition(b"\r\n\r\n")[2] for part in answers.split(b"HTTP/1.1 200 OK")[1:]]
+                assert bodies == [b"%d" % n for n in range(9)] + [b"nothing"]
+        assert server.stop() == 0
+
+
+@pytest.mark.skipif(KIND != "bolide", reason="uvloop cannot be patched")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the first step is never taken within the poll")
+def test_the_request_that_applies_nest_asyncio_cannot_run_the_loop_yet():
+    with ServerProcess("nesting_app:app", env={"NESTING": "later"}) as server:
+        assert server.get("/begin").status == 500
+        server.log.wait_for("cannot be run again from within")
+        assert server.get("/").body == b"nothing"
         assert server.stop() == 0
 
 
