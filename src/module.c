@@ -2,7 +2,7 @@
 #include "asgi/asgi.h"
 #include "common/state.h"
 #include "loop/loop.h"
-#include "loop/sock.h"
+#include "loop/sock_op.h"
 #include "transport/datagram.h"
 #include "transport/tls.h"
 #include "transport/transport.h"
@@ -16,7 +16,7 @@ static void clear_state(bolide_state *st) {
 static int module_exec(PyObject *module) {
     bolide_state *st = bolide_state_new(module, clear_state);
     if (st == NULL || bolide_handle_init(module, st) < 0 || bolide_loop_init(module, st) < 0 ||
-        bolide_sock_init(module, st) < 0 || bolide_tls_init(module, st) < 0 || bolide_transport_init(module, st) < 0 ||
+        bolide_sock_op_init(module, st) < 0 || bolide_tls_init(module, st) < 0 || bolide_transport_init(module, st) < 0 ||
         bolide_datagram_init(module, st) < 0 || bolide_asgi_init(module, st) < 0) {
         return -1;
     }

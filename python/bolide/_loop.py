@@ -380,13 +380,11 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         """Connect a socket; see asyncio.loop.sock_connect."""
         if type(address) in _OWN_PATHS:
             self._own_sockets.add(sock)
+        if self._is_resolved(sock, address):
+            await self._sock_connect_resolved(sock, address)
+            return
         with _KeptOpen(sock):
             await super().sock_connect(sock, address)
-
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        """Accept a connection; see asyncio.loop.sock_accept."""
-        with _KeptOpen(sock):
-            return await super().sock_accept(sock)
 
     async def sock_sendfile(
         self, sock: socket.socket, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool | None = True

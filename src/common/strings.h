@@ -19,6 +19,7 @@
     X(_transport)                                                                                                      \
     X(_waiter)                                                                                                         \
     X(_wakeup_waiter)                                                                                                  \
+    X(accept)                                                                                                          \
     X(add_done_callback)                                                                                               \
     X(buffer_updated)                                                                                                  \
     X(call_at)                                                                                                         \
@@ -28,6 +29,7 @@
     X(cipher)                                                                                                          \
     X(close)                                                                                                           \
     X(compression)                                                                                                     \
+    X(connect)                                                                                                         \
     X(connection_lost)                                                                                                 \
     X(connection_made)                                                                                                 \
     X(context)                                                                                                         \
@@ -54,6 +56,7 @@
     X(protocol)                                                                                                        \
     X(read)                                                                                                            \
     X(resume_writing)                                                                                                  \
+    X(setblocking)                                                                                                     \
     X(set_exception)                                                                                                   \
     X(set_result)                                                                                                      \
     X(socket)                                                                                                          \

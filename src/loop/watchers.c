@@ -258,6 +258,12 @@ void bolide_watchers_forget(bolide_loop *loop, int fd, int event, PyObject *futu
     }
 }
 
+void bolide_watchers_disarm(bolide_loop *loop, int fd) {
+    if (fd >= 0 && fd < loop->watchers.cap && loop->watchers.by_fd[fd].armed != interest(&loop->watchers.by_fd[fd])) {
+        disarm(loop, fd);
+    }
+}
+
 int bolide_watchers_set_transport(bolide_loop *loop, int fd, PyObject *transport) {
     if (fd < 0 || fd > FD_MAX || (transport == NULL && fd >= loop->watchers.cap)) {
         return 0;

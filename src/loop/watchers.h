@@ -56,6 +56,9 @@ int bolide_watchers_wait(struct bolide_loop *loop, PyObject *sock, int fd, int e
 /* `future` waits no longer. */
 void bolide_watchers_forget(struct bolide_loop *loop, int fd, int event, PyObject *future);
 
+/* The descriptor may be watched for more than is waited for, since another wait was likely: it is not. */
+void bolide_watchers_disarm(struct bolide_loop *loop, int fd);
+
 /* RuntimeError, and -1, when an open transport owns `fd`. */
 int bolide_watchers_check_free(struct bolide_loop *loop, int fd);
 

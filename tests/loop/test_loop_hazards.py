@@ -101,6 +101,70 @@ def test_a_socket_operation_closed_by_the_fileno_of_its_socket(change):
     )
 
 
+@only_bolide
+@pytest.mark.parametrize(
+    "prank", ["op.close()", "op.throw(KeyError())", "op.send(None)", "loop.close()", "op.__next__()"]
+)
+@pytest.mark.parametrize("error", ["BlockingIOError", "OSError", "None"])
+def test_a_socket_operation_meddled_with_by_a_method_of_its_socket(prank, error):
+    """What connect() and accept() of an odd socket do to the operation that calls them."""
+    run_script(
+        f"""
+        class Odd(socket.socket):
+            def prank(self):
+                try:
+                    {prank}
+                except (KeyError, RuntimeError, ValueError):
+                    pass
+                if {error}:
+                    raise {error}
+            def connect(self, address):
+                self.prank()
+            def accept(self):
+                self.prank()
+                return super().accept()
+        for name, arguments in (("sock_accept", ()), ("_sock_connect_resolved", (("127.0.0.1", 9),))):
+            loop = new_event_loop()
+            with Odd() as odd:
+                odd.bind(("127.0.0.1", 0))
+                odd.listen()
+                odd.setblocking(False)
+                op = getattr(loop, name)(odd, *arguments)
+                try:
+                    op.send(None)
+                except (OSError, RuntimeError, StopIteration):
+                    pass
+                op.close()
+                del op
+            loop.close()
+        """
+    )
+
+
+@only_bolide
+@pytest.mark.parametrize("answer", ["None", "()", "(None, None)", "(1, 2, 3)", "[odd, None]"])
+def test_an_accept_that_returns_no_connection(answer):
+    run_script(
+        f"""
+        class Odd(socket.socket):
+            def accept(self):
+                return {answer}
+        loop = new_event_loop()
+        with Odd() as odd:
+            odd.setblocking(False)
+            async def accept():
+                return await loop.sock_accept(odd)
+            try:
+                loop.run_until_complete(accept())
+            except (TypeError, AttributeError):
+                pass
+            else:
+                raise AssertionError
+        loop.close()
+        """
+    )
+
+
 def test_a_watcher_removed_while_the_other_side_of_its_descriptor_is_resumed():
     """set_result() of the waiting future calls the loop's call_soon(), which a subclass may define."""
     run_script(
@@ -174,6 +238,8 @@ CLOSED_MEANWHILE = [
     "loop.add_reader(Sock(pair), print)",
     "loop.call_later(Number(), print)",
     "loop.sock_recv(Sock(pair), 100).send(None)",
+    "loop.sock_accept(Sock(listening)).send(None)",
+    "loop.sock_connect(Sock(datagram), ('127.0.0.1', 9)).send(None)",
 ]
 
 

@@ -148,6 +148,46 @@ async def test_a_refused_connection_names_the_address():
             await loop.sock_connect(client, closed.getsockname())
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+@pytest.mark.parametrize("length", [2, 3, 4])
+@with_loop
+async def test_connect_over_ipv6(length: int):
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET6) as listener, socket.socket(socket.AF_INET6) as client:
+        listener.bind(("::1", 0))
+        client.setblocking(False)
+        with pytest.raises(ConnectionRefusedError, match="::1"):
+            await loop.sock_connect(client, listener.getsockname()[:length])
+    with socket.socket(socket.AF_INET6) as client:
+        client.setblocking(False)
+        with pytest.raises(socket.gaierror):
+            await loop.sock_connect(client, ("127.0.0.1", 80))
+
+
+@with_loop
+async def test_a_cancelled_connect_leaves_nothing_behind():
+    """The backlog is full, so that the last one waits; then the descriptor is another's."""
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        waiting: set[asyncio.Future[None]] = set()
+        while not waiting:
+            client = socket.socket()
+            client.setblocking(False)
+            connecting = asyncio.ensure_future(loop.sock_connect(client, listener.getsockname()))
+            _, waiting = await asyncio.wait([connecting], timeout=0.2)
+            if not waiting:
+                stack.enter_context(client)
+        number = client.fileno()
+        await cancel(connecting)
+        client.close()
+        first, second = map(stack.enter_context, pair())
+        assert number in (first.fileno(), second.fileno())
+        await loop.sock_sendall(first, b"x")
+        assert await loop.sock_recv(second, 10) == b"x"
+        assert not loop.remove_writer(number)
+
+
 @pytest.mark.parametrize("size", [0, 1, 100_000, 3_000_000])
 @pytest.mark.parametrize("fallback", [True, False])
 def test_sendfile(loop, tmp_path, size, fallback):
