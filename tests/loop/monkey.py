@@ -353,7 +353,9 @@ def main(make, seconds):
         monkey = make()
         try:
             monkey.run(seconds, file)
+            signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             print(monkey.steps, "steps, interrupted")
     sys.stdout.flush()
     os._exit(0)
