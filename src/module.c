@@ -16,8 +16,9 @@ static void clear_state(bolide_state *st) {
 static int module_exec(PyObject *module) {
     bolide_state *st = bolide_state_new(module, clear_state);
     if (st == NULL || bolide_handle_init(module, st) < 0 || bolide_loop_init(module, st) < 0 ||
-        bolide_sock_op_init(module, st) < 0 || bolide_tls_init(module, st) < 0 || bolide_transport_init(module, st) < 0 ||
-        bolide_datagram_init(module, st) < 0 || bolide_asgi_init(module, st) < 0) {
+        bolide_sock_op_init(module, st) < 0 || bolide_tls_init(module, st) < 0 ||
+        bolide_transport_init(module, st) < 0 || bolide_datagram_init(module, st) < 0 ||
+        bolide_asgi_init(module, st) < 0) {
         return -1;
     }
     return 0;
