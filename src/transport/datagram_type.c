@@ -294,9 +294,11 @@ static PyObject *get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
         return NULL;
     }
-    PyObject *extra = ((bolide_datagram *)self)->extra; /* `del transport._extra` makes it NULL */
-    PyObject *value = extra != NULL ? PyDict_GetItemWithError(extra, name) : NULL;
-    return value == NULL && PyErr_Occurred() ? NULL : Py_NewRef(value != NULL ? value : fallback);
+    /* `del transport._extra` makes it NULL, also while the name is compared. */
+    PyObject *extra = Py_XNewRef(((bolide_datagram *)self)->extra);
+    PyObject *value = extra != NULL ? Py_XNewRef(PyDict_GetItemWithError(extra, name)) : NULL;
+    Py_XDECREF(extra);
+    return value != NULL || PyErr_Occurred() ? value : Py_NewRef(fallback);
 }
 
 static PyObject *transport_repr(PyObject *self) {

@@ -78,9 +78,11 @@ PyObject *bolide_transport_get_extra_info(PyObject *self, PyObject *args, PyObje
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
         return NULL;
     }
-    PyObject *value = t->extra != NULL ? PyDict_GetItemWithError(t->extra, name) : NULL;
+    PyObject *extra = Py_XNewRef(t->extra); /* the program may replace it, also while the name is compared */
+    PyObject *value = extra != NULL ? Py_XNewRef(PyDict_GetItemWithError(extra, name)) : NULL;
+    Py_XDECREF(extra);
     if (value != NULL || PyErr_Occurred()) {
-        return Py_XNewRef(value);
+        return value;
     }
     if (is_socket_info(t->loop->st, name)) {
         value = socket_info(t, name);

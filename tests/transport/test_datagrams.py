@@ -48,6 +48,26 @@ def name(protocol: Datagrams):
     return protocol.transport.get_extra_info("sockname")
 
 
+@with_loop
+async def test_the_last_word_to_a_peer_in_connection_lost():
+    """As in asyncio: the socket is closed after that, and not before."""
+
+    class Polite(Datagrams):
+        def connection_lost(self, exc):
+            self.transport.sendto(b"good-bye", self.peer)
+            super().connection_lost(exc)
+
+    _, server = await asyncio.get_running_loop().create_datagram_endpoint(Polite, local_addr=("127.0.0.1", 0))
+    client = await endpoint(local_addr=("127.0.0.1", 0))
+    client.transport.sendto(b"hello", name(server))
+    _, server.peer = await server.next()
+    server.transport.abort()
+    assert (await client.next())[0] == b"good-bye"
+    await server.lost
+    assert server.errors.empty()
+    client.transport.close()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_two_endpoints(loop, host):
     async def main():

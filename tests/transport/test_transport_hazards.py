@@ -150,6 +150,36 @@ async def test_a_datagram_transport_without_its_extra():
     transport.abort()
 
 
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+def test_the_extra_of_a_transport_replaced_while_a_name_is_looked_up_in_it(kind):
+    """The attribute is asyncio's own; only the comparison of the name holds on to the dict."""
+    run_script(
+        f"""
+        loop = new_event_loop()
+        async def main():
+            extra = {{i: i for i in range(3)}}
+            if {kind!r} == "stream":
+                sock, other = socket.socketpair()
+                transport = loop._make_socket_transport(sock, asyncio.Protocol(), extra=extra)
+            else:
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                transport = loop._make_datagram_transport(sock, asyncio.DatagramProtocol(), extra=extra)
+            class Name:
+                def __hash__(self):
+                    return 1
+                def __eq__(self, other):
+                    transport._extra = {{}}
+                    self.garbage = [{{i: i for i in range(3)}} for _ in range(1000)]
+                    return False
+            assert transport.get_extra_info(Name(), "nothing") == "nothing"
+            transport.abort()
+            await asyncio.sleep(0)
+        loop.run_until_complete(main())
+        loop.close()
+        """
+    )
+
+
 @with_loop
 async def test_the_buffer_of_a_buffered_protocol_is_free_after_the_end():
     """While it is exported, a bytearray cannot be resized."""
