@@ -91,9 +91,7 @@ static void notify_error(bolide_datagram *t, int err) {
     Py_DECREF(exception);
 }
 
-/* --- closing
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- closing ---------------------------------------------------------------------------------- */
 
 static void on_closed(uv_handle_t *handle) {
     bolide_datagram *t = handle->data;
@@ -241,9 +239,7 @@ static const bolide_peer *known_peer(bolide_datagram *t, PyObject *object) {
     return slot->object == object ? slot : NULL;
 }
 
-/* --- output
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* --- output ----------------------------------------------------------------------------------- */
 
 /* 1: sent, or failed and the protocol was told; 0: the socket is full; -1: an exception is set (a wrong address, ...).
  */
@@ -396,9 +392,7 @@ static void send_queued(bolide_datagram *t) {
     }
 }
 
-/* --- input
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- input ------------------------------------------------------------------------------------ */
 
 /* Steals `data`, which is NULL with an exception set when there was no memory for it. */
 static void deliver(bolide_datagram *t, PyObject *data, const struct sockaddr_storage *address, socklen_t len) {

@@ -14,8 +14,8 @@ enum {
     BOLIDE_DATAGRAM_CLOSING = 1,
     BOLIDE_DATAGRAM_CONNECTED = 2,      /* the socket has a peer: send(), not sendto() */
     BOLIDE_DATAGRAM_WRITING_PAUSED = 4, /* protocol.pause_writing() was called */
-    BOLIDE_DATAGRAM_PAUSED = 16,        /* pause_reading() */
     BOLIDE_DATAGRAM_LOST = 8,           /* connection_lost() is scheduled or was called */
+    BOLIDE_DATAGRAM_PAUSED = 16,        /* pause_reading() */
 };
 
 /* A peer's address in both forms: the tuple that datagram_received() got usually comes back to sendto(). */
@@ -48,7 +48,7 @@ typedef struct {
     size_t high_water, low_water;
     unsigned max_size; /* bytes of a datagram that are received at most, set by the program; 0: all */
     unsigned lost_writes;
-    unsigned flags;  /* DATAGRAM_* */
+    unsigned flags;  /* BOLIDE_DATAGRAM_* */
     int fd;          /* of `sock`: its user may close it at any time */
     int poll_fd;     /* of `poll`, a duplicate: also for sending and receiving; -1 once connection_lost() was called */
     int polled;      /* the events that `poll` waits for */

@@ -124,9 +124,7 @@ PyMethodDef bolide_datagram_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* --- methods
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- methods ---------------------------------------------------------------------------------- */
 
 /* The address to send to: the fixed one, if there is one. Borrowed; NULL with ValueError set. */
 static PyObject *check_address(bolide_datagram *t, PyObject *address) {

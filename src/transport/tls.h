@@ -90,8 +90,7 @@ bool bolide_tls_may_pause(const bolide_tls *tls);
 /* The stream closes. */
 void bolide_tls_release(bolide_stream *s);
 
-/* --- for the loop and the module ------------------------------------------------------------------------------------
- */
+/* --- for the loop and the module ---------------------------------------------------------------------------------- */
 
 void bolide_tls_free_shared(bolide_loop *loop);
 int bolide_tls_init(PyObject *module, bolide_state *st);

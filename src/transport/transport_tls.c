@@ -2,8 +2,7 @@
 #include "common/error.h"
 #include "transport/transport.h"
 
-/* --- the stream's events
- * ---------------------------------------------------------------------------------------------------- */
+/* --- the stream's events ---------------------------------------------------------------------- */
 
 static void log_handshake(bolide_transport *t) {
     char format[80];
@@ -107,8 +106,7 @@ void bolide_transport_on_unwrapped(bolide_stream *s) {
     Py_DECREF(t);
 }
 
-/* --- information
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- information ------------------------------------------------------------------------------ */
 
 PyObject *bolide_transport_tls_info(bolide_transport *t, PyObject *name) {
     bolide_state *st = t->loop->st;
@@ -132,8 +130,7 @@ PyObject *bolide_transport_tls_info(bolide_transport *t, PyObject *name) {
     return method != NULL ? PyObject_CallMethodNoArgs(tls->object, method) : NULL;
 }
 
-/* --- starting
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- starting --------------------------------------------------------------------------------- */
 
 int bolide_transport_secure(bolide_transport *t, const bolide_tls_options *options) {
     t->water.high = BOLIDE_TLS_HIGH_WATER;
