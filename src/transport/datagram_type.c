@@ -119,8 +119,7 @@ static PyObject *make_datagram_transport(PyObject *self, PyObject *args, PyObjec
 }
 
 PyMethodDef bolide_datagram_methods[] = {
-    {"_make_datagram_transport", (PyCFunction)(void (*)(void))make_datagram_transport, METH_VARARGS | METH_KEYWORDS,
-     NULL},
+    {"_make_datagram_transport", BOLIDE_KEYWORDS(make_datagram_transport), NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -396,10 +395,8 @@ static PyMemberDef transport_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-#define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
-
 static PyMethodDef transport_methods[] = {
-    {"sendto", (PyCFunction)(void (*)(void))transport_sendto, METH_FASTCALL | METH_KEYWORDS,
+    {"sendto", BOLIDE_FASTCALL_KEYWORDS(transport_sendto),
      PyDoc_STR("sendto(data, addr=None)\n--\n\nSend a datagram to addr, or to the remote address of the endpoint.\n\n"
                "Sent at once if the socket takes it, else queued. Raises TypeError, ValueError.")},
     {"close", transport_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nClose once the queue is empty.")},
@@ -408,16 +405,16 @@ static PyMethodDef transport_methods[] = {
     {"resume_reading", resume_reading, METH_NOARGS, PyDoc_STR("resume_reading()\n--\n\nReceive again; idempotent.")},
     {"is_reading", is_reading, METH_NOARGS, PyDoc_STR("is_reading()\n--\n\nWhether datagrams are being received.")},
     {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
-    {"set_protocol", (PyCFunction)(void (*)(void))set_protocol, METH_FASTCALL | METH_KEYWORDS,
+    {"set_protocol", BOLIDE_FASTCALL_KEYWORDS(set_protocol),
      PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
     {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
-    {"get_extra_info", KEYWORDS(get_extra_info),
+    {"get_extra_info", BOLIDE_KEYWORDS(get_extra_info),
      PyDoc_STR("get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\".")},
     {"get_write_buffer_size", get_write_buffer_size, METH_NOARGS,
      PyDoc_STR("get_write_buffer_size()\n--\n\nBytes queued.")},
     {"get_write_buffer_limits", get_write_buffer_limits, METH_NOARGS,
      PyDoc_STR("get_write_buffer_limits()\n--\n\n(low, high) in bytes.")},
-    {"set_write_buffer_limits", KEYWORDS(set_write_buffer_limits),
+    {"set_write_buffer_limits", BOLIDE_KEYWORDS(set_write_buffer_limits),
      PyDoc_STR(
          "set_write_buffer_limits(high=None, low=None)\n--\n\nThe marks for pause_writing() and resume_writing().")},
     {"_start", start, METH_NOARGS, NULL},

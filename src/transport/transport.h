@@ -91,6 +91,11 @@ void bolide_transport_force_close(bolide_transport *t, PyObject *exception);
 /* Close once the output has left. */
 void bolide_transport_close_gently(bolide_transport *t);
 
+/* With TLS, now or until it was closed. */
+static inline bool bolide_transport_has_tls(const bolide_transport *t) {
+    return t->stream.tls != NULL || t->tls != NULL;
+}
+
 /* The exception that is set came out of a protocol method: report it with `message` and close with it. */
 void bolide_transport_fatal(bolide_transport *t, const char *message);
 
@@ -141,6 +146,16 @@ bolide_destination *bolide_transport_begin_read(bolide_transport *t);
 
 /* Give back what the read in progress was to fill. Harmless without one. */
 void bolide_transport_end_read(bolide_transport *t);
+
+/* --- transport_write.c ------------------------------------------------------------------------ */
+
+/* The methods of transports of these names (asyncio.WriteTransport). */
+PyObject *bolide_transport_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *bolide_transport_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *bolide_transport_write_eof(PyObject *self, PyObject *ignored);
+
+/* asyncio's TLS transport has it for its own tests: queue output and leave it at that. */
+PyObject *bolide_transport_append_backlog(PyObject *self, PyObject *data);
 
 /* --- transport_info.c ------------------------------------------------------------------------- */
 

@@ -7,13 +7,6 @@
 #include "common/arguments.h"
 #include "common/error.h"
 #include "transport/watermarks.h"
-#include "transport/words.h"
-
-#define LOST_WRITES_LOGGED 5
-
-static bool has_tls(const bolide_transport *t) {
-    return t->stream.tls != NULL || t->tls != NULL;
-}
 
 /* --- methods: reading ------------------------------------------------------------------------- */
 
@@ -22,7 +15,7 @@ static PyObject *pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (!(t->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_PAUSED))) {
         t->flags |= BOLIDE_TRANSPORT_PAUSED;
         bolide_stream_read_stop(&t->stream);
-        if (!has_tls(t)) {
+        if (!bolide_transport_has_tls(t)) {
             bolide_transport_debug(t, "%r pauses reading");
         }
     }
@@ -39,7 +32,7 @@ static PyObject *resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
                 return bolide_error_set(status);
             }
         }
-        if (!has_tls(t)) {
+        if (!bolide_transport_has_tls(t)) {
             bolide_transport_debug(t, "%r resumes reading");
         }
     }
@@ -52,184 +45,8 @@ static PyObject *is_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 /* --- methods: writing ------------------------------------------------------------------------- */
 
-/* May `method` be called now? 0, or -1 with RuntimeError set. */
-static int check_write(const bolide_transport *t, const char *method) {
-    if (t->flags & BOLIDE_TRANSPORT_EOF_WRITTEN) {
-        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()", method);
-        return -1;
-    }
-    if (t->flags & BOLIDE_TRANSPORT_SENDFILE) {
-        PyErr_Format(PyExc_RuntimeError, "unable to %s; sendfile is in progress", method);
-        return -1;
-    }
-    return 0;
-}
-
-static bool is_lost(const bolide_transport *t) {
-    return (t->flags & BOLIDE_TRANSPORT_LOST) || (t->stream.flags & BOLIDE_STREAM_BROKEN) ||
-           !bolide_stream_is_open(&t->stream);
-}
-
-/* Output to a lost connection is dropped, with a warning after some. 0, or -1 with an exception set. */
-static int count_lost_write(bolide_transport *t) {
-    /* asyncio counts the loss itself too, which its TLS transport learns of when the connection is closed. */
-    unsigned allowed = has_tls(t) && bolide_stream_is_open(&t->stream) ? LOST_WRITES_LOGGED : LOST_WRITES_LOGGED - 1;
-    if (t->lost_writes++ >= allowed) {
-        const char *message = has_tls(t) ? "SSL connection is closed" : "socket.send() raised exception.";
-        PyObject *result = PyObject_CallMethod(t->loop->st->asyncio_logger, "warning", "s", message);
-        if (result == NULL) {
-            return -1;
-        }
-        Py_DECREF(result);
-    }
-    return 0;
-}
-
-static bool is_empty(PyObject *data) {
-    Py_ssize_t len = PyObject_Size(data);
-    PyErr_Clear(); /* a memoryview without dimensions */
-    return len == 0;
-}
-
-static int queue(bolide_transport *t, PyObject *data) {
-    if (PyBytes_CheckExact(data)) {
-        return bolide_stream_write_object(&t->stream, data);
-    }
-    /* The caller may change the buffer afterwards: copy. */
-    PyObject *copy = PyBytes_FromObject(data);
-    if (copy == NULL) {
-        return -1;
-    }
-    int status = bolide_stream_write_object(&t->stream, copy);
-    Py_DECREF(copy);
-    return status;
-}
-
-static PyObject *write_data(bolide_transport *t, PyObject *data) {
-    if (check_write(t, "write") < 0) {
-        return NULL;
-    }
-    if (is_lost(t) ? !is_empty(data) && count_lost_write(t) < 0 : queue(t, data) < 0) {
-        return NULL;
-    }
-    bolide_transport_flow(t);
-    Py_RETURN_NONE;
-}
-
-static PyObject *transport_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    static const char *const wanted[] = {"data"};
-    PyObject *data;
-    if (bolide_arguments("write", wanted, 1, args, nargs, names, &data) < 0) {
-        return NULL;
-    }
-    bolide_transport *t = (bolide_transport *)self;
-    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
-        if (!has_tls(t)) {
-            return bolide_refuse_data("_SelectorSocketTransport", "write", data);
-        }
-        return PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %.200s",
-                            Py_TYPE(data)->tp_name);
-    }
-    return write_data(t, data);
-}
-
-/* asyncio's TLS transport has it for its own tests: queue output and leave it at that. */
-static PyObject *append_backlog(PyObject *self, PyObject *data) {
-    bolide_transport *t = (bolide_transport *)self;
-    if (t->stream.tls == NULL || !PyBytes_CheckExact(data)) {
-        PyErr_SetString(PyExc_TypeError, "bytes for a transport with TLS are expected");
-        return NULL;
-    }
-    bolide_tls_hold(t->stream.tls, true);
-    int status = queue(t, data);
-    if (t->stream.tls != NULL) {
-        bolide_tls_hold(t->stream.tls, false);
-    }
-    if (status < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-/* 0, or -1 with TypeError set: one of them has no bytes to write. */
-static int check_pieces(PyObject *pieces) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(pieces); i++) {
-        PyObject *piece = PyTuple_GET_ITEM(pieces, i);
-        if (!PyBytes_CheckExact(piece) && !PyObject_CheckBuffer(piece)) {
-            PyErr_Format(PyExc_TypeError, "memoryview: a bytes-like object is required, not '%.200s'",
-                         Py_TYPE(piece)->tp_name);
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* Queue what is in `list`, or nothing when one of its items cannot be. 0, or -1 with an exception set. */
-static int queue_pieces(bolide_transport *t, PyObject *list) {
-    PyObject *pieces = PySequence_Tuple(list); /* code that runs meanwhile may change the list */
-    if (pieces == NULL) {
-        return -1;
-    }
-    int status = check_pieces(pieces);
-    for (Py_ssize_t i = 0; status == 0 && i < PyTuple_GET_SIZE(pieces) && !is_lost(t); i++) {
-        status = queue(t, PyTuple_GET_ITEM(pieces, i));
-    }
-    Py_DECREF(pieces);
-    return status;
-}
-
-static PyObject *write_pieces(bolide_transport *t, PyObject *list) {
-    bool counts = is_lost(t) && (has_tls(t) || bolide_counts_lost_lines());
-    if (counts ? count_lost_write(t) < 0 : queue_pieces(t, list) < 0) {
-        return NULL;
-    }
-    bolide_transport_flow(t);
-    Py_RETURN_NONE;
-}
-
-#if PY_VERSION_HEX >= 0x030C0000
-static PyObject *write_lines(bolide_transport *t, PyObject *list) {
-    if (check_write(t, "writelines") < 0) {
-        return NULL;
-    }
-    int some = PyObject_IsTrue(list);
-    return some > 0 ? write_pieces(t, list) : some < 0 ? NULL : Py_NewRef(Py_None);
-}
-#else
-/* asyncio's writes what is joined, with the errors of both. */
-static PyObject *write_lines(bolide_transport *t, PyObject *list) {
-    PyObject *joined = PyObject_CallMethod(t->loop->st->empty_bytes, "join", "(O)", list);
-    PyObject *result = joined != NULL ? write_data(t, joined) : NULL;
-    Py_XDECREF(joined);
-    return result;
-}
-#endif
-
-static PyObject *writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    static const char *const wanted[] = {"list_of_data"};
-    PyObject *list;
-    if (bolide_arguments("writelines", wanted, 1, args, nargs, names, &list) < 0) {
-        return NULL;
-    }
-    bolide_transport *t = (bolide_transport *)self;
-    return has_tls(t) ? write_pieces(t, list) : write_lines(t, list);
-}
-
-static PyObject *write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    bolide_transport *t = (bolide_transport *)self;
-    if (has_tls(t)) {
-        PyErr_SetNone(PyExc_NotImplementedError); /* as asyncio: TLS before 1.3 has no half-closed connection */
-        return NULL;
-    }
-    if (!(t->flags & (BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_EOF_WRITTEN))) {
-        t->flags |= BOLIDE_TRANSPORT_EOF_WRITTEN;
-        bolide_stream_shutdown(&t->stream);
-    }
-    Py_RETURN_NONE;
-}
-
 static PyObject *can_write_eof(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(!has_tls((bolide_transport *)self));
+    return PyBool_FromLong(!bolide_transport_has_tls((bolide_transport *)self));
 }
 
 static PyObject *get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -248,7 +65,7 @@ static PyObject *get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ign
 
 static PyObject *set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs) {
     bolide_transport *t = (bolide_transport *)self;
-    size_t fallback = has_tls(t) ? BOLIDE_TLS_HIGH_WATER : BOLIDE_HIGH_WATER;
+    size_t fallback = bolide_transport_has_tls(t) ? BOLIDE_TLS_HIGH_WATER : BOLIDE_HIGH_WATER;
     if (bolide_parse_watermarks(args, kwargs, "|OO:set_write_buffer_limits", fallback, &t->water.high, &t->water.low) <
         0) {
         return NULL;
@@ -478,8 +295,8 @@ static PyObject *get_sendfile_mode(PyObject *self, void *closure) {
     (void)closure;
     bolide_transport *t = (bolide_transport *)self;
     bolide_state *st = t->loop->st;
-    return has_tls(t) ? PyObject_GetAttrString(st->asyncio_SendfileMode, "FALLBACK")
-                      : Py_NewRef(st->asyncio_TRY_NATIVE);
+    return bolide_transport_has_tls(t) ? PyObject_GetAttrString(st->asyncio_SendfileMode, "FALLBACK")
+                                       : Py_NewRef(st->asyncio_TRY_NATIVE);
 }
 
 static PyObject *get_ssl_protocol(PyObject *self, void *closure) {
@@ -523,12 +340,8 @@ static PyMemberDef transport_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-#define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
-
-#define FASTCALL_KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
-
 static PyMethodDef transport_methods[] = {
-    {"get_extra_info", KEYWORDS(bolide_transport_get_extra_info),
+    {"get_extra_info", BOLIDE_KEYWORDS(bolide_transport_get_extra_info),
      PyDoc_STR(
          "get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\", or what the maker added.")},
     {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
@@ -539,22 +352,25 @@ static PyMethodDef transport_methods[] = {
     {"_make_empty_waiter", make_empty_waiter, METH_NOARGS, NULL},
     {"_reset_empty_waiter", reset_empty_waiter, METH_NOARGS, NULL},
     {"_force_close", transport_force_close, METH_O, NULL},
-    {"_test__append_write_backlog", append_backlog, METH_O, NULL},
-    {"set_protocol", FASTCALL_KEYWORDS(set_protocol), PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
+    {"_test__append_write_backlog", bolide_transport_append_backlog, METH_O, NULL},
+    {"set_protocol", BOLIDE_FASTCALL_KEYWORDS(set_protocol),
+     PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
     {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
     {"pause_reading", pause_reading, METH_NOARGS, PyDoc_STR("pause_reading()\n--\n\nStop reading; idempotent.")},
     {"resume_reading", resume_reading, METH_NOARGS, PyDoc_STR("resume_reading()\n--\n\nRead again; idempotent.")},
     {"is_reading", is_reading, METH_NOARGS, PyDoc_STR("is_reading()\n--\n\nWhether data is being received.")},
-    {"write", FASTCALL_KEYWORDS(transport_write),
+    {"write", BOLIDE_FASTCALL_KEYWORDS(bolide_transport_write),
      PyDoc_STR("write(data)\n--\n\nQueue bytes; they leave by the end of the loop's turn, gathered with others.")},
-    {"writelines", FASTCALL_KEYWORDS(writelines), PyDoc_STR("writelines(list_of_data)\n--\n\nwrite() for each.")},
-    {"write_eof", write_eof, METH_NOARGS, PyDoc_STR("write_eof()\n--\n\nSend FIN after the output; reading goes on.")},
+    {"writelines", BOLIDE_FASTCALL_KEYWORDS(bolide_transport_writelines),
+     PyDoc_STR("writelines(list_of_data)\n--\n\nwrite() for each.")},
+    {"write_eof", bolide_transport_write_eof, METH_NOARGS,
+     PyDoc_STR("write_eof()\n--\n\nSend FIN after the output; reading goes on.")},
     {"can_write_eof", can_write_eof, METH_NOARGS, PyDoc_STR("can_write_eof()\n--\n\nTrue, but with TLS False.")},
     {"get_write_buffer_size", get_write_buffer_size, METH_NOARGS,
      PyDoc_STR("get_write_buffer_size()\n--\n\nBytes that the socket has not taken yet.")},
     {"get_write_buffer_limits", get_write_buffer_limits, METH_NOARGS,
      PyDoc_STR("get_write_buffer_limits()\n--\n\n(low, high) in bytes.")},
-    {"set_write_buffer_limits", KEYWORDS(set_write_buffer_limits),
+    {"set_write_buffer_limits", BOLIDE_KEYWORDS(set_write_buffer_limits),
      PyDoc_STR("set_write_buffer_limits(high=None, low=None)\n--\n\nThe marks, in bytes, at which the protocol's "
                "pause_writing() and resume_writing() are called. Raises ValueError unless high >= low >= 0.")},
     {NULL, NULL, 0, NULL},
@@ -590,7 +406,7 @@ static PyMethodDef ssl_methods[] = {
      PyDoc_STR("get_read_buffer_size()\n--\n\nBytes of TLS records that have come and wait to be decrypted.")},
     {"get_read_buffer_limits", get_read_buffer_limits, METH_NOARGS,
      PyDoc_STR("get_read_buffer_limits()\n--\n\n(low, high) in bytes.")},
-    {"set_read_buffer_limits", KEYWORDS(set_read_buffer_limits),
+    {"set_read_buffer_limits", BOLIDE_KEYWORDS(set_read_buffer_limits),
      PyDoc_STR("set_read_buffer_limits(high=None, low=None)\n--\n\nThe marks for bytes that wait while reading is "
                "paused, of which there is never more than one read. Raises ValueError unless high >= low >= 0.")},
     {NULL, NULL, 0, NULL},
