@@ -254,7 +254,7 @@ static PyObject *is_resolved(PyObject *self, PyObject *const *args, Py_ssize_t n
         PyErr_SetString(PyExc_TypeError, "_is_resolved() takes a socket and an address");
         return NULL;
     }
-    int fd = bolide_fileno(args[0]);
+    int fd = PyObject_AsFileDescriptor(args[0]);
     int family = AF_UNSPEC;
     socklen_t len = sizeof(family);
     if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) < 0) {

@@ -110,7 +110,7 @@ static PyObject *begin_wait(bolide_sock_op *op, int fd) {
 
 /* The descriptor of the socket, or -1 with an exception set. */
 static int descriptor(bolide_sock_op *op) {
-    int fd = bolide_fileno(op->sock);
+    int fd = PyObject_AsFileDescriptor(op->sock);
     if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) { /* a closed socket: as its own methods */
         PyErr_Clear();
         errno = EBADF;

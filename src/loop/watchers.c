@@ -347,10 +347,6 @@ void bolide_watchers_dispatch(bolide_loop *loop) {
     }
 }
 
-int bolide_fileno(PyObject *obj) {
-    return PyObject_AsFileDescriptor(obj);
-}
-
 /* --- methods of the loop ---------------------------------------------------------------------- */
 
 /* The number that the method fileno() of `obj` gives, made an int as the selectors module does. New reference; NULL
@@ -444,7 +440,8 @@ static PyObject *add(bolide_loop *loop, PyObject *const *args, Py_ssize_t nargs,
         PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
         return NULL;
     }
-    if (PyBool_Check(args[0]) && bolide_fileno(args[0]) < 0) { /* the warning of this Python, if it has one */
+    /* True is 1, of which some Pythons warn. */
+    if (PyBool_Check(args[0]) && PyObject_AsFileDescriptor(args[0]) < 0) {
         return NULL;
     }
     bolide_handle *handle = bolide_handle_new(loop, false, args[1], args + 2, nargs - 2, context);

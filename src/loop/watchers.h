@@ -71,7 +71,4 @@ void bolide_watchers_dispatch(struct bolide_loop *loop);
 /* The loop methods on descriptors, for the method table of bolide._core.Loop. */
 extern PyMethodDef bolide_watchers_methods[];
 
-/* The descriptor of an int or an object with fileno(). -1 with an exception set. */
-int bolide_fileno(PyObject *obj);
-
 #endif

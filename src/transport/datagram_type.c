@@ -83,7 +83,7 @@ static PyObject *make_datagram_transport(PyObject *self, PyObject *args, PyObjec
         bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
-    int fd = bolide_fileno(sock);
+    int fd = PyObject_AsFileDescriptor(sock);
     PyObject *made = fd >= 0 ? PyObject_GetAttr(protocol, loop->st->str_connection_made) : NULL;
     Py_XDECREF(made); /* no protocol: known now, as in asyncio, and not when it is to be called */
     bolide_datagram *t = made != NULL ? PyObject_GC_New(bolide_datagram, loop->st->DatagramTransportType) : NULL;

@@ -172,7 +172,7 @@ bool bolide_is_unix_socket(int fd) {
 
 static int start(bolide_loop *loop, PyObject *sock, PyObject *factory, int backlog, PyObject *server, PyObject *context,
                  const bolide_tls_options *tls) {
-    int fd = bolide_fileno(sock);
+    int fd = PyObject_AsFileDescriptor(sock);
     if (fd < 0) {
         return -1;
     }
@@ -260,7 +260,7 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
         bolide_check_context(context) < 0 || bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
-    int fd = bolide_fileno(sock);
+    int fd = PyObject_AsFileDescriptor(sock);
     PyObject *method = fd >= 0 ? PyObject_GetAttr(protocol, loop->st->str_connection_made) : NULL;
     if (method == NULL) { /* no protocol: known now, as in asyncio, and not when it is to be called */
         return NULL;

@@ -160,7 +160,7 @@ static PyObject *make_tls_transport(PyObject *self, PyObject *args) {
         bolide_check_context(context) < 0 || bolide_loop_check_closed(loop) < 0) {
         return NULL;
     }
-    int fd = bolide_fileno(sock);
+    int fd = PyObject_AsFileDescriptor(sock);
     if (fd < 0) {
         return NULL;
     }
