@@ -194,6 +194,9 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         current = asyncio.current_task(outer)
         if current is not None:
             tasks._leave_task(outer, current)
+        # Since CPython 3.14 tasks in Python, which nest_asyncio brings, are noted apart from those in C.
+        noted: dict[Any, Any] = getattr(tasks, "_current_tasks", {})
+        current_in_python = noted.pop(outer, None)
         events._set_running_loop(None)
         try:
             if self._thread_id != threading.get_ident():
@@ -212,6 +215,8 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             events._set_running_loop(outer)
             if current is not None:
                 tasks._enter_task(outer, current)
+            if current_in_python is not None:
+                noted[outer] = current_in_python
 
     # --- closing ------------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,19 @@ def test_within_a_task(loop, nesting):
     assert loop.run_until_complete(main()) == 5
 
 
+def test_within_tasks_in_python(loop, nesting):
+    loop.set_task_factory(lambda loop, coroutine, **options: asyncio.tasks._PyTask(coroutine, loop=loop, **options))
+
+    async def deeper():
+        return loop.run_until_complete(five()) + await five()
+
+    async def main():
+        assert loop.run_until_complete(deeper()) == 10
+        return await loop.create_task(five())
+
+    assert loop.run_until_complete(main()) == 5
+
+
 def test_within_a_callback(loop, nesting):
     results = []
 
