@@ -16,12 +16,12 @@ import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events, constants, events, sslproto, tasks, unix_events
+from asyncio import base_events, constants, events, sslproto, tasks
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
 
-from . import _core, _resolver
+from . import _children, _core, _resolver
 
 if TYPE_CHECKING:
     from .options import ServeOptions
@@ -238,6 +238,8 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         self._close_self_pipe()
         self._selector = None
         base_events.BaseEventLoop.close(self)
+        if sys.platform == "linux" and sys.version_info < (3, 14):
+            _children.forget_children(self)
         if self._resolver is not None:
             self._resolver.shutdown(wait=False, cancel_futures=True)
         self._close()
@@ -245,44 +247,18 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     # --- subprocesses -------------------------------------------------------------------------------------------------
 
     if sys.platform == "linux" and sys.version_info < (3, 14):
+        _child_watcher: Any = None
 
-        async def _make_subprocess_transport(
-            self,
-            protocol: Any,
-            args: Any,
-            shell: bool,
-            stdin: Any,
-            stdout: Any,
-            stderr: Any,
-            bufsize: int,
-            extra: Any = None,
-            **kwargs: Any,
-        ) -> Any:
+        async def _make_subprocess_transport(self, protocol: Any, args: Any, *options: Any, **kwargs: Any) -> Any:
             """As CPython 3.14, which has no child watchers: a pidfd, unless the user has set something else.
 
             What 3.12 and 3.13 do to ask for the watcher, which is deprecated, costs more than the pidfd, and changes
             the warning filters of all threads meanwhile.
             """
-            watcher = _pidfd_watcher()
+            watcher = _children.find_watcher(self)
             if watcher is None:
-                return await super()._make_subprocess_transport(  # type: ignore[misc]
-                    protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
-                )
-            waiter = self.create_future()
-            streams = (stdin, stdout, stderr)
-            transport: Any = unix_events._UnixSubprocessTransport(  # type: ignore[attr-defined]
-                self, protocol, args, shell, *streams, bufsize, waiter=waiter, extra=extra, **kwargs
-            )
-            watcher.add_child_handler(transport.get_pid(), self._child_watcher_callback, transport)
-            try:
-                await waiter
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException:
-                transport.close()
-                await transport._wait()
-                raise
-            return transport
+                return await super()._make_subprocess_transport(protocol, args, *options, **kwargs)  # type: ignore[misc]
+            return await _children.start_child(self, watcher, protocol, args, *options, **kwargs)
 
     # --- servers and connections --------------------------------------------------------------------------------------
 
@@ -505,18 +481,6 @@ class _BytesPath(bytes):
 
 
 _OWN_PATHS = (_StrPath, _BytesPath)
-
-
-if sys.version_info < (3, 14):
-
-    def _pidfd_watcher() -> Any:
-        """asyncio's watcher of children, if it is the one with a pidfd and nobody has put his own code around it."""
-        policy: Any = events.get_event_loop_policy()
-        watcher = getattr(policy, "_watcher", None)
-        if type(watcher) is not unix_events.PidfdChildWatcher:
-            return None
-        theirs: Any = asyncio.DefaultEventLoopPolicy
-        return watcher if type(policy).get_child_watcher is theirs.get_child_watcher else None
 
 
 def _is_nesting_wanted() -> bool:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.loops import new_event_loop, run_script, with_loop
+from support.loops import new_event_loop, only_bolide, run_script, with_loop
 
 PYTHON = sys.executable
 
@@ -317,6 +317,19 @@ def test_thousands_of_children(loop):
             await asyncio.sleep(0.001)
 
     loop.run_until_complete(asyncio.wait_for(main(), 50 + count / 20))
+
+
+@only_bolide
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system has no pidfd")
+@with_loop
+async def test_no_thread_waits_for_a_child():
+    """On CPython 3.11, too, where asyncio has one for each."""
+    threads = threading.active_count()
+    children = [await asyncio.create_subprocess_exec("cat", stdin=subprocess.PIPE) for _ in range(3)]
+    assert threading.active_count() == threads
+    for child in children:
+        child.stdin.close()
+        assert await child.wait() == 0
 
 
 def test_children_of_loops_in_other_threads():
