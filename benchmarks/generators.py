@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,52 +114,18 @@ class PingPong:
         self.server = server
         self.connections = connections
         self.seconds = seconds
-        self.errors: str | None = None
         command = [str(program), kind, host, str(port), str(connections), str(size), str(seconds)]
-        self.client = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=own_session(core),
-        )
-        if self.client.stdout.readline() != "ready\n":
-            raise self._failure("the load generator did not start")
+        self.client = Process(command, core, server.log.with_suffix(".load.log"), asked=True)
+        self.client.answer(60)  # that all are connected
 
     def measure(self) -> Sample:
         """The next while."""
-        watchdog = threading.Timer(self.seconds + 30, self.client.kill)
-        watchdog.start()
         before = self.server.cpu_seconds()
-        try:
-            self.client.stdin.write("go\n")
-            self.client.stdin.flush()
-            output = self.client.stdout.readline()
-        except BrokenPipeError:
-            output = ""
-        finally:
-            watchdog.cancel()
+        result = json.loads(self.client.ask("go", self.seconds + 30))
         after = self.server.cpu_seconds()
-        if not output:
-            raise self._failure("hangs")
-        result = json.loads(output)
         if result["failed"] >= self.connections:
-            raise self._failure("all connections ended early")
+            raise ProcessError(self.client.last_line() or "all connections ended early")
         return _sample(self.server, after - before, result)
 
-    def _failure(self, message: str) -> ProcessError:
-        """What the client says, or `message` if it says nothing."""
-        self.close()
-        lines = self.errors.strip().splitlines()
-        return ProcessError(lines[-1] if lines else message)
-
     def close(self) -> None:
-        if self.errors is not None:
-            return
-        try:
-            _, self.errors = self.client.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.client.kill()
-            _, self.errors = self.client.communicate()
+        self.client.stop()

@@ -96,7 +96,7 @@ def available(loop: str, version: tuple[int, int]) -> bool:
 
 @dataclass
 class Result:
-    """What one loop did in one row: CPU microseconds an operation, one figure a slice."""
+    """What one loop did in one row: CPU microseconds an operation, one figure a slice; of memory KiB, one a round."""
 
     samples: list[float] = field(default_factory=list)
     error: str | None = None
@@ -128,8 +128,8 @@ class Run:
         self.results: dict[str, dict[str, Result]] = {}
 
     def row(self, name: str) -> None:
-        """All loops of a row live side by side and take turns of a tenth of a second, so that whatever else happens on
-        the machine, and how it has laid out the memory of a process, comes to all of them alike."""
+        """All loops of a row live side by side and take short turns, so that whatever else happens on the machine, and
+        how it has laid out the memory of a process, comes to all of them alike."""
         results = self.results[name] = {loop: Result(error=self._unavailable(loop)) for loop in self.options.loops}
         for _ in range(self.options.rounds):
             with contextlib.ExitStack() as stack:

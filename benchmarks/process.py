@@ -101,9 +101,13 @@ class Process:
         """Raise ProcessError if it has ended."""
         code = self.popen.poll()
         if code is not None:
-            lines = self.log.read_text(errors="replace").strip().splitlines()
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise ProcessError(f"ended with {how}: {lines[-1] if lines else 'no output'}")
+            raise ProcessError(f"ended with {how}: {self.last_line() or 'no output'}")
+
+    def last_line(self) -> str:
+        """What its log file ends with."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
     def wait_until(self, ready, seconds: float = 20) -> None:
         """Wait until `ready()` is true."""
@@ -135,14 +139,14 @@ class Process:
             self.check()
         return line
 
-    def ask(self, question: str) -> str:
+    def ask(self, question: str, seconds: float = 20) -> str:
         """Write a line and read the one that answers it. Raises ProcessError if none comes."""
         try:
             self.popen.stdin.write(f"{question}\n".encode())
             self.popen.stdin.flush()
         except BrokenPipeError:
             pass  # it has ended; why is told below
-        return self.answer()
+        return self.answer(seconds)
 
     def cpu_seconds(self) -> float:
         """CPU time of the whole process tree so far."""
