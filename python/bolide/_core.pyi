@@ -8,7 +8,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMap
 from contextvars import Context
 from typing import Any, Protocol, TypeVar, TypeVarTuple, final
 
-__all__ = ["ClientDisconnected", "Handle", "Loop", "SSLTransport", "Server", "StreamTransport", "TimerHandle"]
+__all__ = [
+    "ClientDisconnected",
+    "DatagramTransport",
+    "Handle",
+    "Loop",
+    "SSLTransport",
+    "Server",
+    "StreamTransport",
+    "TimerHandle",
+]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -110,7 +119,7 @@ class Loop:
 
 @final
 class StreamTransport(asyncio.Transport):
-    """The transport of a TCP or Unix stream connection: the interface of asyncio.Transport, not a subclass of it."""
+    """The transport of a TCP or Unix stream connection."""
 
     max_size: int
     """The number of bytes that are read at once at most."""
@@ -131,6 +140,13 @@ class SSLTransport(asyncio.Transport):
         Raises:
             ValueError: unless high >= low >= 0.
         """
+
+@final
+class DatagramTransport(asyncio.DatagramTransport):
+    """The transport of a datagram endpoint."""
+
+    max_size: int
+    """The number of bytes of a datagram that are received at most."""
 
 # --- the server -----------------------------------------------------------------------------------------------------
 

@@ -210,7 +210,7 @@ OPTIONS: dict[str, list[Option]] = {
                5, metavar="SECONDS"),
         Option("--max-rss", "Replace a worker that has more resident memory: bytes, or with K, M, G.", parse_size,
                metavar="SIZE"),
-        Option("--threads", "Event loops in a process; more than one needs a free-threaded Python.", int, 1),
+        Option("--threads", "Event loops in a process; more than one: not yet.", int, 1),
         Option("--loop", "Event loop: auto, or the import string of a factory of bolide loops; names of other loops "
                "are ignored with a note.", str, "auto"),
         Option("--reload", "Restart when files change.", bool, False),
