@@ -29,12 +29,23 @@ _DIFFERENCES = [
 class Notes(list[str]):
     """What a scenario has seen, as text that both loops can agree on."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = asyncio.Event()
+
     def __call__(self, *things: Any) -> None:
         """Note these things: text as it is, anything else by its repr."""
         text = " ".join(thing if isinstance(thing, str) else repr(thing) for thing in things)
         for pattern, replacement in _DIFFERENCES:
             text = pattern.sub(replacement, text)
         self.append(text)
+        self._more.set()
+
+    async def until(self, start: str) -> None:
+        """Wait for a note that starts so."""
+        while not any(note.startswith(start) for note in self):
+            self._more.clear()
+            await self._more.wait()
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the function, and note the type and the words of what it raises."""

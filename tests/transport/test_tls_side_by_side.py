@@ -102,8 +102,8 @@ def test_handshakes_of_a_server_that_fail(how, debug):
             elif how == "end":
                 peer.shutdown(socket.SHUT_WR)
             await until_closed(peer)
-        while debug and not any(note.startswith("reported") for note in notes):
-            await asyncio.sleep(0.01)  # asyncio reports it from a task, some turns later
+        if debug:
+            await notes.until("reported")  # asyncio does so from a task, some turns later
         server.close()
         # asyncio has two objects to tell of an EOF.
         notes[:] = [note for note in notes if note.startswith("reported") or "SSL handshake failed" in note]
