@@ -338,6 +338,7 @@ static int on_head(bolide_conn *c, const bolide_head *head) {
     if (status == 0 && over_limit(server) && (r->flags & BOLIDE_REQUEST_HEALTH) == 0) {
         bolide_log_access(r, 503);
         bolide_access_end(r);
+        bolide_log_warning(server, "Exceeded concurrency limit.");
         status = 503;
     }
     if (status == 0 && r->ws != NULL && server->closing) {
@@ -471,11 +472,9 @@ static bool on_refused(bolide_conn *c, int status) {
     /* A request whose response is complete is the one before. */
     const unsigned state = BOLIDE_REQUEST_STARTED | BOLIDE_REQUEST_COMPLETE;
     bool answer = r == NULL || (r->flags & state) != BOLIDE_REQUEST_STARTED;
-    if (status == 503) {
-        bolide_log_warning((bolide_server *)c->http->owner, "Exceeded concurrency limit.");
-    } else if (status == 413) {
+    if (status == 413) {
         bolide_log_warning((bolide_server *)c->http->owner, "Exceeded the limit of a request's body.");
-    } else if (status != 408) {
+    } else if (status != 408 && status != 503) { /* on_head() says why it is busy */
         bolide_log_warning((bolide_server *)c->http->owner, "Invalid HTTP request received.");
     }
     return answer;

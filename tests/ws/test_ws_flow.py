@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+from support import control
 from support.websocket_client import (
     BINARY,
     CLOSE,
@@ -163,6 +164,27 @@ def test_shutdown_within_the_handshake(serve):
         assert connection.read_response().status == 503
         assert server.wait() == 0
     assert "ended with {'type': 'websocket.disconnect', 'code': 1006}" in server.stdout.text
+
+
+def test_handshake_once_the_server_stops(serve):
+    """Behind a response that was under way: 503, and no word of a limit in the log."""
+    server = serve()
+    with server.connect() as connection, server.connect() as upload, WebSocket(server, "/ws-shutdown") as ws:
+        assert ws.recv_text() == "ready"
+        upload.send(b"POST /release?key=k HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n12345")
+        connection.send_request("GET", "/drip?key=k&pieces=2")
+        connection.send_request("GET", "/ws-echo", handshake_fields())
+        connection.read_head()
+        assert connection.read_chunk() == b"piece 0"
+        control(server).wait("k.reading")
+        server.send_signal(signal.SIGINT)
+        ws.expect_close(1001)
+        upload.send(b"67890")
+        assert connection.read_chunk() == b"piece 1"
+        assert (connection.read_chunk(), connection.read_line()) == (b"", b"")
+        assert connection.read_response().status == 503
+    assert server.wait() == 0
+    assert "Exceeded" not in server.log.text
 
 
 @pytest.mark.rss
