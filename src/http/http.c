@@ -173,12 +173,15 @@ static void on_resume(uv_idle_t *idle) {
     bolide_loop_enter(bolide_loop_of(idle));
     bolide_http *http = h->http;
     Py_INCREF(http->owner);
-    bolide_conn *c;
     uv_idle_stop(idle);
-    while ((c = http->resume) != NULL) {
-        http->resume = c->held->resume_next;
+    /* Those that come back while this runs wait for the next turn: their applications have one until then. */
+    bolide_conn *c = http->resume;
+    http->resume = NULL;
+    while (c != NULL) {
+        bolide_conn *next = c->held->resume_next;
         c->flags &= ~(unsigned)BOLIDE_CONN_RESUMING;
         bolide_conn_resume(c);
+        c = next;
     }
     Py_DECREF(http->owner);
 }

@@ -235,6 +235,17 @@ def test_handshake_byte_by_byte(server):
         assert connection.read_exactly(6) == b"\x81\x04slow"
 
 
+def test_broken_frame_right_behind_the_handshake(server):
+    """The message before it is answered all the same."""
+    fields = "".join(f"{n}: {v}\r\n" for n, v in handshake_fields())
+    request = f"GET /ws-echo HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode()
+    with server.connect() as connection:
+        connection.send(request + make_frame(TEXT, b"hi") + make_frame(TEXT, b"bare", mask=None))
+        assert connection.read_head().status == 101
+        assert connection.read_exactly(4) == b"\x81\x02hi"
+        assert connection.read_exactly(4)[2:] == (1002).to_bytes(2)
+
+
 def test_behind_ordinary_requests(server):
     """An upgrade on a connection that has served requests, and pipelined behind one."""
     with server.connect() as connection:
