@@ -333,9 +333,9 @@ int bolide_scope_init(bolide_server *server, PyObject *root_path, const char *sc
  * that is not needed. */
 void bolide_scope_learn(bolide_server *server, PyObject *scope);
 
-/* Fill the scope of a request, and what the logs need, from its head. *r becomes another request if it is for a
+/* Fill the scope of a request, and what the logs need, from its head. *request becomes another one if it is for a
  * WebSocket. 0; the status to refuse it with; or -1 with an exception set. */
-int bolide_scope_build(bolide_request **r, const bolide_head *head, bolide_head_facts *facts);
+int bolide_scope_build(bolide_request **request, const bolide_head *head, bolide_head_facts *facts);
 
 /* --- send.c, receive.c, awaitable.c ----------------------------------------------------------- */
 
@@ -409,7 +409,7 @@ extern const bolide_ws_ops bolide_websocket_ops;
 /* Is it a request for a WebSocket, and are they served? */
 bool bolide_websocket_is_wanted(const bolide_server *server, const bolide_conn *c, const bolide_head_facts *facts);
 
-/* Replace *r, a request that nobody knows yet, by one for a WebSocket, from its fields. 0; the status to refuse it
+/* Replace *request, which nobody knows yet, by one for a WebSocket, from its fields. 0; the status to refuse it
  * with; or -1 with an exception set. *subprotocols becomes a new list. */
 int bolide_websocket_new(bolide_request **request, PyObject *headers, PyObject **subprotocols);
 

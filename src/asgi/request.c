@@ -323,11 +323,10 @@ static bool asks_for_health(const bolide_server *server, const bolide_conn *c, c
 static int on_head(bolide_conn *c, const bolide_head *head) {
     bolide_server *server = (bolide_server *)c->http->owner;
     bolide_head_facts facts;
-    bolide_request *r = bolide_request_new(server, NULL, false);
+    bolide_request *r = bolide_request_new(server, c, false);
     if (r == NULL) {
         return -1;
     }
-    r->conn = c;
     int status = bolide_scope_build(&r, head, &facts);
     r->conn = NULL;
     if (status == 0 && server->health_path != NULL && r->ws == NULL && asks_for_health(server, c, head)) {

@@ -17,6 +17,21 @@ typedef struct {
     double keep_alive, head_timeout, ws_close_timeout;
 } server_args;
 
+static const server_args defaults = {.server_header = 1,
+                                     .date_header = 1,
+                                     .head = 131072,
+                                     .fields = 256,
+                                     .keep_alive = 5.0,
+                                     .head_timeout = 60.0,
+                                     .websockets = 1,
+                                     .pathsend = 1,
+                                     .ws_deflate = 1,
+                                     .ws_max_size = 16 * 1024 * 1024,
+                                     .ws_max_queue = 32,
+                                     .ws_close_timeout = 10.0,
+                                     .scheme = "http",
+                                     .asgi_version = "3.0"};
+
 static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
     static char *names[] = {"loop",
                             "app",
@@ -54,20 +69,7 @@ static int parse_args(PyObject *args, PyObject *kwargs, server_args *a) {
                             "health_path",
                             "pathsend",
                             NULL};
-    *a = (server_args){.server_header = 1,
-                       .date_header = 1,
-                       .head = 131072,
-                       .fields = 256,
-                       .keep_alive = 5.0,
-                       .head_timeout = 60.0,
-                       .websockets = 1,
-                       .pathsend = 1,
-                       .ws_deflate = 1,
-                       .ws_max_size = 16 * 1024 * 1024,
-                       .ws_max_queue = 32,
-                       .ws_close_timeout = 10.0,
-                       .scheme = "http",
-                       .asgi_version = "3.0"};
+    *a = defaults;
     return PyArg_ParseTupleAndKeywords(
                args, kwargs, "OO|$UssppOOOOOOpOOOnnddpnnOOdpOnOOpOp:Server", names, &a->loop, &a->app, &a->root_path,
                &a->scheme, &a->asgi_version, &a->server_header, &a->date_header, &a->headers, &a->state, &a->access_log,
