@@ -60,10 +60,12 @@ static void unlist(bolide_stream *s) {
 }
 
 void bolide_loop_flush(bolide_loop *loop) {
+    loop->occupied++; /* output that is let go of may run a finalizer, which is not to close a stream for good here */
     /* What is listed while this runs waits for the next turn: a fast reader must not hold the loop up. */
     for (size_t n = loop->flush_count; n > 0 && loop->flush_first != NULL; n--) {
         bolide_stream_flush(loop->flush_first);
     }
+    loop->occupied--;
 }
 
 void bolide_loop_begin_step(bolide_loop *loop) {
