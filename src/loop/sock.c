@@ -255,12 +255,13 @@ static PyObject *is_resolved(PyObject *self, PyObject *const *args, Py_ssize_t n
         return NULL;
     }
     int fd = PyObject_AsFileDescriptor(args[0]);
-    int family = AF_UNSPEC;
-    socklen_t len = sizeof(family);
-    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) < 0) {
+    struct sockaddr_storage own = {0}; /* for its family: SO_DOMAIN is not on every system */
+    socklen_t len = sizeof(own);
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&own, &len) < 0) {
         PyErr_Clear(); /* no socket, or a closed one: connect() says so */
         Py_RETURN_FALSE;
     }
+    int family = own.ss_family;
     bool looked_up = family == AF_INET || family == AF_INET6;
     bool resolved = !looked_up || is_numeric(args[1], family);
     PyErr_Clear();
