@@ -8,6 +8,7 @@ errors and warnings are then those of the running version.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import selectors
@@ -91,6 +92,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         watched: Any = _WatchedDescriptors(self)
         super(_core.Loop, self).__init__(watched)
         self._resolver: ThreadPoolExecutor | None = None
+        self._outer_wakeup_fd = -1  # that of before the run, to which the numbers of signals are passed on
         _open_loops.add(self)
 
     def __repr__(self) -> str:
@@ -111,6 +113,9 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         self._set_coroutine_origin_tracking(self.get_debug())
         hooks = sys.get_asyncgen_hooks()
         wakeup_fd = self._claim_wakeup_fd()
+        ours = self._csock.fileno()
+        if wakeup_fd is not None and wakeup_fd != ours:
+            self._outer_wakeup_fd = wakeup_fd
         try:
             sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
             events._set_running_loop(self)
@@ -120,7 +125,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
             if wakeup_fd is not None:
-                signal.set_wakeup_fd(wakeup_fd)
+                self._give_wakeup_fd_back(wakeup_fd, ours)
 
     def _claim_wakeup_fd(self) -> int | None:
         """Let signals end a poll. Returns the descriptor that had this role, None outside the main thread."""
@@ -130,6 +135,23 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
         except ValueError:  # a sub-interpreter
             return None
+
+    def _give_wakeup_fd_back(self, before: int, ours: int) -> None:
+        self._outer_wakeup_fd = -1
+        if self._signal_handlers:
+            return  # a signal between two runs is for the second, as in asyncio
+        try:
+            current = signal.set_wakeup_fd(before if before != ours else -1)
+        except (ValueError, OSError):  # closed meanwhile
+            current = signal.set_wakeup_fd(-1)
+        if current != ours:  # somebody has asked for the signals during the run
+            signal.set_wakeup_fd(current)
+
+    def _process_self_data(self, data: bytes) -> None:
+        if self._outer_wakeup_fd != -1:
+            with contextlib.suppress(OSError):
+                os.write(self._outer_wakeup_fd, data)
+        super()._process_self_data(data)  # type: ignore[misc]
 
     def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], Any], *args: *_Ts) -> None:
         """Call callback(*args) whenever the signal comes; see asyncio.loop.add_signal_handler."""

@@ -17,6 +17,7 @@ static const import_spec IMPORTS[] = {
     {"asyncio", "DatagramTransport", SLOT(asyncio_DatagramTransport)},
     {"asyncio.trsock", "TransportSocket", SLOT(asyncio_TransportSocket)},
     {"asyncio", "BaseEventLoop", SLOT(asyncio_BaseEventLoop)},
+    {"asyncio.selector_events", "BaseSelectorEventLoop", SLOT(asyncio_SelectorEventLoop)},
     {"asyncio.format_helpers", "_format_callback_source", SLOT(asyncio_format_callback)},
     {"asyncio.base_events", "_format_handle", SLOT(asyncio_format_handle)},
     {"asyncio.format_helpers", "extract_stack", SLOT(asyncio_extract_stack)},

@@ -42,6 +42,7 @@ typedef struct bolide_state {
     PyObject *asyncio_DatagramTransport;    /* asyncio.DatagramTransport */
     PyObject *asyncio_TransportSocket;      /* asyncio.trsock.TransportSocket */
     PyObject *asyncio_BaseEventLoop;        /* asyncio.BaseEventLoop */
+    PyObject *asyncio_SelectorEventLoop;    /* asyncio.selector_events.BaseSelectorEventLoop */
     PyObject *asyncio_create_task;          /* asyncio.BaseEventLoop.create_task */
     PyObject *asyncio_format_callback;      /* asyncio.format_helpers._format_callback_source */
     PyObject *asyncio_format_handle;        /* asyncio.base_events._format_handle */

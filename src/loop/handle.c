@@ -535,10 +535,10 @@ static PyGetSetDef handle_getset[] = {
 
 static PyMethodDef handle_methods[] = {
     {"cancel", cancel, METH_NOARGS,
-     PyDoc_STR("cancel()\n--\n\nCancel the callback. Does nothing when it was cancelled or has run.")},
-    {"cancelled", cancelled, METH_NOARGS, PyDoc_STR("cancelled()\n--\n\nWhether the callback was cancelled.")},
+     PyDoc_STR("cancel($self, /)\n--\n\nCancel the callback. Does nothing when it was cancelled or has run.")},
+    {"cancelled", cancelled, METH_NOARGS, PyDoc_STR("cancelled($self, /)\n--\n\nWhether the callback was cancelled.")},
     {"get_context", get_context, METH_NOARGS,
-     PyDoc_STR("get_context()\n--\n\nThe contextvars.Context in which the callback runs.")},
+     PyDoc_STR("get_context($self, /)\n--\n\nThe contextvars.Context in which the callback runs.")},
     {"_run", run, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -573,7 +573,7 @@ static PyMemberDef timer_members[] = {
 
 static PyMethodDef timer_methods[] = {
     {"when", when, METH_NOARGS,
-     PyDoc_STR("when()\n--\n\nThe deadline, in seconds of loop.time(). Source: asyncio.TimerHandle.when.")},
+     PyDoc_STR("when($self, /)\n--\n\nThe deadline, in seconds of loop.time(). Source: asyncio.TimerHandle.when.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -261,15 +261,17 @@ static PyGetSetDef loop_getset[] = {
 };
 
 static PyMethodDef loop_methods[] = {
-    {"stop", stop, METH_NOARGS, PyDoc_STR("stop()\n--\n\nEnd run_forever() after the current turn.")},
-    {"is_running", is_running, METH_NOARGS, PyDoc_STR("is_running()\n--\n\nWhether run_forever() is at work.")},
-    {"is_closed", is_closed, METH_NOARGS, PyDoc_STR("is_closed()\n--\n\nWhether close() was called.")},
-    {"get_debug", is_debugged, METH_NOARGS, PyDoc_STR("get_debug()\n--\n\nWhether the debug mode is on.")},
-    {"_run", run, METH_NOARGS, PyDoc_STR("_run()\n--\n\nTurns until stop(): the heart of run_forever().")},
-    {"_close", close_loop, METH_NOARGS, PyDoc_STR("_close()\n--\n\nClose all that is open: the heart of close().")},
+    {"stop", stop, METH_NOARGS, PyDoc_STR("stop($self, /)\n--\n\nEnd run_forever() after the current turn.")},
+    {"is_running", is_running, METH_NOARGS, PyDoc_STR("is_running($self, /)\n--\n\nWhether run_forever() is at work.")},
+    {"is_closed", is_closed, METH_NOARGS, PyDoc_STR("is_closed($self, /)\n--\n\nWhether close() was called.")},
+    {"get_debug", is_debugged, METH_NOARGS, PyDoc_STR("get_debug($self, /)\n--\n\nWhether the debug mode is on.")},
+    {"_run", run, METH_NOARGS, PyDoc_STR("_run($self, /)\n--\n\nTurns until stop(): the heart of run_forever().")},
+    {"_close", close_loop, METH_NOARGS,
+     PyDoc_STR("_close($self, /)\n--\n\nClose all that is open: the heart of close().")},
     {"_after_fork", after_fork, METH_NOARGS,
-     PyDoc_STR("_after_fork()\n--\n\nIn the child after a fork: part from what is shared with the parent. Returns "
-               "whether the loop can be used. Raises OSError when no descriptor is left.")},
+     PyDoc_STR(
+         "_after_fork($self, /)\n--\n\nIn the child after a fork: part from what is shared with the parent. Returns "
+         "whether the loop can be used. Raises OSError when no descriptor is left.")},
     {"_check_closed", check_closed, METH_NOARGS, NULL},
     {"_write_to_self", write_to_self, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

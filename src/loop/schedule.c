@@ -386,10 +386,10 @@ PyMethodDef bolide_schedule_methods[] = {
      PyDoc_STR("call_at($self, when, callback, *args, context=None)\n--\n\nCall callback(*args) at the time when, in "
                "seconds of loop.time(). Returns a TimerHandle.")},
     {"create_future", create_future, METH_NOARGS,
-     PyDoc_STR("create_future()\n--\n\nA new asyncio.Future of this loop.")},
+     PyDoc_STR("create_future($self, /)\n--\n\nA new asyncio.Future of this loop.")},
     {"create_task", BOLIDE_FASTCALL_KEYWORDS(create_task),
      PyDoc_STR("create_task($self, coro, /, **kwargs)\n--\n\nSchedule a coroutine; the keywords (name, context, "
                "eager_start) are those of the running Python's asyncio.Task or task factory. Returns the Task.")},
-    {"time", loop_time, METH_NOARGS, PyDoc_STR("time()\n--\n\nThe exact monotonic clock, in seconds.")},
+    {"time", loop_time, METH_NOARGS, PyDoc_STR("time($self, /)\n--\n\nThe exact monotonic clock, in seconds.")},
     {NULL, NULL, 0, NULL},
 };

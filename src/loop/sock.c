@@ -77,6 +77,36 @@ static void read_size(bolide_sock_op *op, PyObject *number) {
     op->size = size < RECV_MAX ? size : RECV_MAX;
 }
 
+/* Whether receiving or sending is the kernel's alone, and not a method that the object's class has of its own, as the
+ * socket of a proxy's client or a test's stand-in has. -1 with an exception set. */
+static int is_plain_socket(bolide_state *st, PyObject *sock, const char *method) {
+    if ((PyObject *)Py_TYPE(sock) == st->socket_socket) {
+        return 1;
+    }
+    PyObject *theirs = PyObject_GetAttrString((PyObject *)Py_TYPE(sock), method);
+    PyObject *original = theirs != NULL ? PyObject_GetAttrString(st->socket_socket, method) : NULL;
+    int plain = original != NULL && theirs == original;
+    Py_XDECREF(theirs);
+    Py_XDECREF(original);
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    return plain;
+}
+
+/* For a plain socket Py_None; for another what asyncio's own method returns; NULL with an exception set. */
+static PyObject *delegate(PyObject *self, const char *name, const char *method, PyObject *const values[2]) {
+    bolide_state *st = ((bolide_loop *)self)->st;
+    int plain = is_plain_socket(st, values[0], method);
+    if (plain != 0) {
+        return plain > 0 ? Py_NewRef(Py_None) : NULL;
+    }
+    return PyObject_CallMethod(st->asyncio_SelectorEventLoop, name, "OOO", self, values[0], values[1]);
+}
+
 static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     static const bolide_sock_call call = {"sock_recv", BOLIDE_READABLE, true, receive};
     static const char *const wanted[] = {"sock", "n"};
@@ -84,6 +114,11 @@ static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nar
     if (bolide_arguments("sock_recv", wanted, 2, args, nargs, names, values) < 0) {
         return NULL;
     }
+    PyObject *delegated = delegate(self, call.name, "recv", values);
+    if (delegated != Py_None) {
+        return delegated;
+    }
+    Py_DECREF(delegated);
     bolide_sock_op *op = bolide_sock_op_new((bolide_loop *)self, &call, values[0]);
     if (op == NULL) {
         return NULL;
@@ -95,7 +130,13 @@ static PyObject *sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nar
     return (PyObject *)op;
 }
 
-static PyObject *buffer_op(PyObject *self, PyObject *sock, PyObject *buffer, const bolide_sock_call *call, int flags) {
+static PyObject *buffer_op(PyObject *self, PyObject *const values[2], const bolide_sock_call *call, int flags) {
+    PyObject *delegated = delegate(self, call->name, flags == PyBUF_WRITABLE ? "recv_into" : "send", values);
+    if (delegated != Py_None) {
+        return delegated;
+    }
+    Py_DECREF(delegated);
+    PyObject *sock = values[0], *buffer = values[1];
     bolide_sock_op *op = bolide_sock_op_new((bolide_loop *)self, call, sock);
     if (op != NULL && op->error == NULL && PyObject_GetBuffer(buffer, &op->view, flags) < 0) {
         op->view.obj = NULL;
@@ -118,7 +159,7 @@ static PyObject *sock_recv_into(PyObject *self, PyObject *const *args, Py_ssize_
     if (bolide_arguments("sock_recv_into", wanted, 2, args, nargs, names, values) < 0) {
         return NULL;
     }
-    return buffer_op(self, values[0], values[1], &call, PyBUF_WRITABLE);
+    return buffer_op(self, values, &call, PyBUF_WRITABLE);
 }
 
 static PyObject *sock_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
@@ -128,7 +169,7 @@ static PyObject *sock_sendall(PyObject *self, PyObject *const *args, Py_ssize_t 
     if (bolide_arguments("sock_sendall", wanted, 2, args, nargs, names, values) < 0) {
         return NULL;
     }
-    return buffer_op(self, values[0], values[1], &call, PyBUF_SIMPLE);
+    return buffer_op(self, values, &call, PyBUF_SIMPLE);
 }
 
 /* --- sock_accept(), sock_connect() ------------------------------------------------------------ */

@@ -342,37 +342,42 @@ static PyMemberDef transport_members[] = {
 
 static PyMethodDef transport_methods[] = {
     {"get_extra_info", BOLIDE_KEYWORDS(bolide_transport_get_extra_info),
-     PyDoc_STR(
-         "get_extra_info(name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\", or what the maker added.")},
-    {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing()\n--\n\nWhether it is closing or closed.")},
+     PyDoc_STR("get_extra_info($self, name, default=None)\n--\n\n\"socket\", \"sockname\", \"peername\", or what the "
+               "maker added.")},
+    {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing($self, /)\n--\n\nWhether it is closing or closed.")},
     {"close", transport_close, METH_NOARGS,
-     PyDoc_STR("close()\n--\n\nClose once the output has left; connection_lost(None) follows.")},
+     PyDoc_STR("close($self, /)\n--\n\nClose once the output has left; connection_lost(None) follows.")},
     {"abort", transport_abort, METH_NOARGS,
-     PyDoc_STR("abort()\n--\n\nClose at once; output that the socket does not take now is lost.")},
+     PyDoc_STR("abort($self, /)\n--\n\nClose at once; output that the socket does not take now is lost.")},
     {"_make_empty_waiter", make_empty_waiter, METH_NOARGS, NULL},
     {"_reset_empty_waiter", reset_empty_waiter, METH_NOARGS, NULL},
     {"_force_close", transport_force_close, METH_O, NULL},
     {"_test__append_write_backlog", bolide_transport_append_backlog, METH_O, NULL},
     {"set_protocol", BOLIDE_FASTCALL_KEYWORDS(set_protocol),
-     PyDoc_STR("set_protocol(protocol)\n--\n\nChange the protocol.")},
-    {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol()\n--\n\nThe current protocol.")},
-    {"pause_reading", pause_reading, METH_NOARGS, PyDoc_STR("pause_reading()\n--\n\nStop reading; idempotent.")},
-    {"resume_reading", resume_reading, METH_NOARGS, PyDoc_STR("resume_reading()\n--\n\nRead again; idempotent.")},
-    {"is_reading", is_reading, METH_NOARGS, PyDoc_STR("is_reading()\n--\n\nWhether data is being received.")},
+     PyDoc_STR("set_protocol($self, protocol)\n--\n\nChange the protocol.")},
+    {"get_protocol", get_protocol, METH_NOARGS, PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol.")},
+    {"pause_reading", pause_reading, METH_NOARGS,
+     PyDoc_STR("pause_reading($self, /)\n--\n\nStop reading; idempotent.")},
+    {"resume_reading", resume_reading, METH_NOARGS,
+     PyDoc_STR("resume_reading($self, /)\n--\n\nRead again; idempotent.")},
+    {"is_reading", is_reading, METH_NOARGS, PyDoc_STR("is_reading($self, /)\n--\n\nWhether data is being received.")},
     {"write", BOLIDE_FASTCALL_KEYWORDS(bolide_transport_write),
-     PyDoc_STR("write(data)\n--\n\nQueue bytes; they leave by the end of the loop's turn, gathered with others.")},
+     PyDoc_STR(
+         "write($self, data)\n--\n\nQueue bytes; they leave by the end of the loop's turn, gathered with others.")},
     {"writelines", BOLIDE_FASTCALL_KEYWORDS(bolide_transport_writelines),
-     PyDoc_STR("writelines(list_of_data)\n--\n\nwrite() for each.")},
+     PyDoc_STR("writelines($self, list_of_data)\n--\n\nwrite() for each.")},
     {"write_eof", bolide_transport_write_eof, METH_NOARGS,
-     PyDoc_STR("write_eof()\n--\n\nSend FIN after the output; reading goes on.")},
-    {"can_write_eof", can_write_eof, METH_NOARGS, PyDoc_STR("can_write_eof()\n--\n\nTrue, but with TLS False.")},
+     PyDoc_STR("write_eof($self, /)\n--\n\nSend FIN after the output; reading goes on.")},
+    {"can_write_eof", can_write_eof, METH_NOARGS,
+     PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue, but with TLS False.")},
     {"get_write_buffer_size", get_write_buffer_size, METH_NOARGS,
-     PyDoc_STR("get_write_buffer_size()\n--\n\nBytes that the socket has not taken yet.")},
+     PyDoc_STR("get_write_buffer_size($self, /)\n--\n\nBytes that the socket has not taken yet.")},
     {"get_write_buffer_limits", get_write_buffer_limits, METH_NOARGS,
-     PyDoc_STR("get_write_buffer_limits()\n--\n\n(low, high) in bytes.")},
+     PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\n(low, high) in bytes.")},
     {"set_write_buffer_limits", BOLIDE_KEYWORDS(set_write_buffer_limits),
-     PyDoc_STR("set_write_buffer_limits(high=None, low=None)\n--\n\nThe marks, in bytes, at which the protocol's "
-               "pause_writing() and resume_writing() are called. Raises ValueError unless high >= low >= 0.")},
+     PyDoc_STR(
+         "set_write_buffer_limits($self, high=None, low=None)\n--\n\nThe marks, in bytes, at which the protocol's "
+         "pause_writing() and resume_writing() are called. Raises ValueError unless high >= low >= 0.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -403,12 +408,13 @@ static PyGetSetDef max_size_getset = {
 
 static PyMethodDef ssl_methods[] = {
     {"get_read_buffer_size", get_read_buffer_size, METH_NOARGS,
-     PyDoc_STR("get_read_buffer_size()\n--\n\nBytes of TLS records that have come and wait to be decrypted.")},
+     PyDoc_STR("get_read_buffer_size($self, /)\n--\n\nBytes of TLS records that have come and wait to be decrypted.")},
     {"get_read_buffer_limits", get_read_buffer_limits, METH_NOARGS,
-     PyDoc_STR("get_read_buffer_limits()\n--\n\n(low, high) in bytes.")},
+     PyDoc_STR("get_read_buffer_limits($self, /)\n--\n\n(low, high) in bytes.")},
     {"set_read_buffer_limits", BOLIDE_KEYWORDS(set_read_buffer_limits),
-     PyDoc_STR("set_read_buffer_limits(high=None, low=None)\n--\n\nThe marks for bytes that wait while reading is "
-               "paused, of which there is never more than one read. Raises ValueError unless high >= low >= 0.")},
+     PyDoc_STR(
+         "set_read_buffer_limits($self, high=None, low=None)\n--\n\nThe marks for bytes that wait while reading is "
+         "paused, of which there is never more than one read. Raises ValueError unless high >= low >= 0.")},
     {NULL, NULL, 0, NULL},
 };
 

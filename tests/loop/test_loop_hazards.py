@@ -84,12 +84,12 @@ def test_a_socket_operation_closed_by_the_fileno_of_its_socket(change):
         left, right = socket.socketpair()
         left.setblocking(False)
         right.send(b"x" * 100)
-        class Odd:
+        class Odd(socket.socket):
             def fileno(self):
                 {change}
-                return left.fileno()
+                return super().fileno()
         buffer = bytearray(100)
-        op = loop.sock_recv_into(Odd(), buffer)
+        op = loop.sock_recv_into(Odd(fileno=left.detach()), buffer)
         try:
             op.send(None)
         except RuntimeError:

@@ -66,6 +66,61 @@ def test_wrong_arguments_and_sockets(method, kind, debug):
     check(scenario, debug)
 
 
+class Proxied(socket.socket):
+    """A socket with methods of its own: what SOCKS clients give to a program."""
+
+    def recv(self, *args):
+        return b"its own " + super().recv(*args)
+
+    def send(self, data, *args):
+        return super().send(bytes(data)[:3], *args)
+
+
+class Standing:
+    """No socket, but what a test takes for one."""
+
+    def __init__(self, sock):
+        self.sock = sock
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+    def recv(self, size):
+        return b"x" * size
+
+    def recv_into(self, buffer):
+        buffer[:] = b"y" * len(buffer)
+        return len(buffer)
+
+    def send(self, data):
+        return len(data)
+
+
+def test_methods_of_a_sockets_class_are_called():
+    async def scenario(loop, notes):
+        left, right = socket.socketpair()
+        with right, Proxied(fileno=left.detach()) as proxied:
+            for sock in (right, proxied):
+                sock.setblocking(False)
+            await loop.sock_sendall(proxied, b"much more than three")
+            notes(await loop.sock_recv(right, 100))
+            await loop.sock_sendall(right, b"answer")
+            notes(await loop.sock_recv(proxied, 100))
+            waiting = asyncio.ensure_future(loop.sock_recv(proxied, 100))
+            await asyncio.sleep(0)
+            await loop.sock_sendall(right, b"later")
+            notes(await waiting)
+            standing, buffer = Standing(proxied), bytearray(3)
+            notes(await loop.sock_recv(standing, 3), await loop.sock_recv_into(standing, buffer), buffer)
+            notes(await loop.sock_sendall(standing, b"abc"))
+        for wrong in (5, None, "text"):
+            await notes.wait(loop.sock_recv(wrong, 5))
+            await notes.wait(loop.sock_recv_into(wrong, bytearray(5)))
+            await notes.wait(loop.sock_sendall(wrong, b"x"))
+
+    assert check(scenario)[1] == "b'its own answer'"
+
+
 CONTENT = bytes(range(256)) * 500
 RANGES = [
     (),
