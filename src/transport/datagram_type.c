@@ -348,7 +348,8 @@ static void transport_finalize(PyObject *self) {
 static void transport_dealloc(PyObject *self) {
     bolide_datagram *t = (bolide_datagram *)self;
     PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+    /* Untracked: it could not be made, and nobody has seen it. */
+    if (PyObject_GC_IsTracked(self) && PyObject_CallFinalizerFromDealloc(self) < 0) {
         return;
     }
     PyObject_GC_UnTrack(self);

@@ -249,7 +249,8 @@ static void transport_finalize(PyObject *self) {
 static void transport_dealloc(PyObject *self) {
     bolide_transport *t = (bolide_transport *)self;
     PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+    /* Untracked: it could not be made, and nobody has seen it. */
+    if (PyObject_GC_IsTracked(self) && PyObject_CallFinalizerFromDealloc(self) < 0) {
         return;
     }
     PyObject_GC_UnTrack(self);
