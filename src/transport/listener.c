@@ -279,7 +279,7 @@ static PyObject *make_socket_transport(PyObject *self, PyObject *args, PyObject 
     int failed = starter == NULL || bolide_loop_schedule(loop, starter, argv, 1, NULL) < 0;
     Py_XDECREF(starter);
     if (failed) {
-        Py_DECREF(t);
+        bolide_transport_discard(t);
         return NULL;
     }
     return (PyObject *)t;

@@ -61,12 +61,12 @@ struct bolide_tls_shared *bolide_ssl_shared(bolide_loop *loop) {
         }
         shared->busy = shared->orphaned = shared->dirty = false;
         shared->window = PyObject_New(window, loop->st->WindowType);
-        shared->incoming = PyObject_CallNoArgs(loop->st->ssl_MemoryBIO);
+        shared->incoming = shared->window != NULL ? PyObject_CallNoArgs(loop->st->ssl_MemoryBIO) : NULL;
         shared->outgoing = shared->incoming != NULL ? PyObject_CallNoArgs(loop->st->ssl_MemoryBIO) : NULL;
         if (shared->window != NULL) {
             shared->window->data = NULL;
         }
-        if (shared->window == NULL || shared->outgoing == NULL) {
+        if (shared->outgoing == NULL) {
             free_shared(shared);
             return NULL;
         }
@@ -269,12 +269,19 @@ int bolide_ssl_end(bolide_tls *tls, struct bolide_tls_shared *shared) {
     }
     shared->dirty = status < 0;
     bolide_ssl_leave(shared);
-    if (type != NULL) {
-        PyErr_Clear();
-        PyErr_Restore(type, value, traceback);
-        return 0;
+    if (type == NULL) {
+        return status;
     }
-    return status;
+    /* To wait for input after what was made for the peer is lost would be to wait for ever. */
+    if (status < 0 && PyErr_GivenExceptionMatches(type, tls->st->ssl_SSLWantReadError)) {
+        Py_DECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return status;
+    }
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    return 0;
 }
 
 /* --- the module ------------------------------------------------------------------------------ */

@@ -469,6 +469,17 @@ static int settle_in(bolide_transport *t, int fd, bool pipe) {
     return bolide_watchers_set_transport(t->loop, fd, (PyObject *)t) < 0 ? -1 : attach_server(t);
 }
 
+void bolide_transport_discard(bolide_transport *t) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    t->flags |= BOLIDE_TRANSPORT_FAILED;
+    Py_CLEAR(t->waiter);
+    Py_CLEAR(t->protocol);
+    bolide_transport_force_close(t, NULL);
+    Py_DECREF(t);
+    PyErr_Restore(type, value, traceback);
+}
+
 bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd, bool pipe, PyObject *protocol,
                                        PyObject *server, PyObject *extra) {
     bool shared = false;
@@ -506,13 +517,7 @@ bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd
     } else if (settle_in(t, fd, pipe) == 0) {
         return t;
     }
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    t->flags |= BOLIDE_TRANSPORT_FAILED;
-    Py_CLEAR(t->protocol);
-    bolide_transport_force_close(t, NULL);
-    Py_DECREF(t);
-    PyErr_Restore(type, value, traceback);
+    bolide_transport_discard(t);
     return NULL;
 }
 
