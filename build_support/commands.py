@@ -110,8 +110,10 @@ class build_ext(_build_ext):
         # Headers of others are searched as the system's, so that our warnings are about our code.
         for linkage in linkages:
             own += linkage.compile_flags
+        # But for a debug build's: Debian keeps them as links to the other build's, whose pyconfig.h gcc takes then.
+        search = "-I" if sysconfig.get_config_var("Py_DEBUG") else "-isystem"
         for path in self.include_dirs or []:
-            own += ["-isystem", path]
+            own += [search, path]
         for source in source_files():
             name = f"bolide/{source.removeprefix('src/').removesuffix('.c')}"
             units.append(cbuild.Unit(Path(source), name, (*compiler, *mode, *hidden, *own, *user)))

@@ -372,6 +372,17 @@ static void resource_close(bolide_resource *res) {
     bolide_stream_close(&t->stream); /* on_close drops the loop's reference */
 }
 
+/* hasattr(): 1, 0, or -1 with an exception set. */
+static int has_attribute(PyObject *obj, PyObject *name) {
+    PyObject *value = PyObject_GetAttr(obj, name);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_XDECREF(value);
+    return value != NULL ? 1 : -1;
+}
+
 /* 1 when data goes into the protocol's own buffer: it is an asyncio.BufferedProtocol, or of a class that asyncio does
  * not know, with get_buffer() and without data_received(). 0; or -1 with an exception set. */
 static int brings_buffer(bolide_state *st, PyObject *protocol) {
@@ -379,10 +390,8 @@ static int brings_buffer(bolide_state *st, PyObject *protocol) {
     if (buffered != 0) {
         return buffered;
     }
-    if (PyObject_HasAttr(protocol, st->str_data_received)) {
-        return 0;
-    }
-    return PyObject_HasAttr(protocol, st->str_get_buffer);
+    int receives = has_attribute(protocol, st->str_data_received);
+    return receives != 0 ? -(receives < 0) : has_attribute(protocol, st->str_get_buffer);
 }
 
 int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol) {

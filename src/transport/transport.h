@@ -76,8 +76,8 @@ enum {
 bolide_transport *bolide_transport_new(bolide_loop *loop, PyObject *sock, int fd, bool pipe, PyObject *protocol,
                                        PyObject *server, PyObject *extra);
 
-/* For what makes a transport and cannot go on, before bolide_transport_start(): close it without calling the protocol and
- * give the reference back. An exception that is set stays. */
+/* For what makes a transport and cannot go on, before bolide_transport_start(): close it without calling the protocol
+ * and give the reference back. An exception that is set stays. */
 void bolide_transport_discard(bolide_transport *t);
 
 /* Call protocol.connection_made(), start reading, resolve the waiter. */

@@ -99,7 +99,9 @@ class Monkey(of_loop.Monkey):
         if not one.get("ssl"):
             one = {}
         self.coroutines.append(self.loop.create_connection(self.protocol, sock=left, **one))
-        self.coroutines.append(self.loop.connect_accepted_socket(self.protocol, right, **(two if two.get("ssl") else {})))
+        self.coroutines.append(
+            self.loop.connect_accepted_socket(self.protocol, right, **(two if two.get("ssl") else {}))
+        )
 
     async def upgrade(self):
         """start_tls() on both ends of a connection."""
@@ -116,9 +118,7 @@ class Monkey(of_loop.Monkey):
 
     async def datagrams(self):
         """Two ends that send to each other."""
-        made = [
-            await self.loop.create_datagram_endpoint(self.protocol, local_addr=("127.0.0.1", 0)) for _ in range(2)
-        ]
+        made = [await self.loop.create_datagram_endpoint(self.protocol, local_addr=("127.0.0.1", 0)) for _ in range(2)]
         for transport, _ in made:
             for size in (1, 1000, 70_000):
                 with contextlib.suppress(Exception):
@@ -210,7 +210,9 @@ class Monkey(of_loop.Monkey):
 
     def find(self):
         """Something that is bolide's own, whether it was given out or not."""
-        objects = [thing for thing in gc.get_objects() if isinstance(thing, C_TYPES) or "bolide" in type(thing).__module__]
+        objects = [
+            thing for thing in gc.get_objects() if isinstance(thing, C_TYPES) or "bolide" in type(thing).__module__
+        ]
         return self.random.choice(objects) if objects else self.loop
 
     def pry(self):
@@ -274,7 +276,10 @@ class Monkey(of_loop.Monkey):
         elif chance == 12:
             for transport in self.transports((asyncio.Transport, asyncio.DatagramTransport))[:5]:
                 with contextlib.suppress(Exception):
-                    getattr(transport, self.random.choice(["pause_reading", "resume_reading", "write_eof", "close", "abort"]))()
+                    getattr(
+                        transport,
+                        self.random.choice(["pause_reading", "resume_reading", "write_eof", "close", "abort"]),
+                    )()
         elif chance == 13:
             self.keep(Resurrected(self, self.random.choice(self.kept)))
         elif chance == 14:

@@ -5,9 +5,12 @@ import contextlib
 import gc
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from support.loops import only_bolide, run_script, with_loop
+from support.loops import new_event_loop, only_bolide, run_script, with_loop
 from support.protocols import Recorder
 
 
@@ -113,6 +116,102 @@ def test_a_transport_that_cannot_be_made_leaves_the_socket_to_its_user(loop):
     assert right.recv(10) == b"usable"
     left.close()
     right.close()
+
+
+@only_bolide
+def test_a_transport_that_cannot_be_started_leaves_the_socket_to_its_user():
+    class Loop(type(new_event_loop())):
+        _start_transport = property(lambda self: 1 / 0)
+
+    loop = Loop()
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    before = descriptors()
+    waiter = loop.create_future()
+    with pytest.raises(ZeroDivisionError):
+        loop._make_socket_transport(left, asyncio.Protocol(), waiter)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert descriptors() == before
+    assert not waiter.done()
+    left.send(b"usable")
+    assert right.recv(10) == b"usable"
+    left.close()
+    right.close()
+    loop.close()
+
+
+@only_bolide
+@pytest.mark.parametrize("kind", ["socket", "ssl", "datagram"])
+def test_a_transport_made_as_memory_runs_out(kind):
+    """Each allocation fails in turn: then there is no transport and no descriptor is lost, or it works."""
+    pytest.importorskip("_testcapi")
+    run_script(
+        """
+        import _testcapi, contextlib
+        from support.certificates import authority
+        kind = sys.argv[1]
+        loop = new_event_loop()
+        reports = []
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        context = authority().client()
+        options = {"server_hostname": "localhost"} if kind == "ssl" else {}
+
+        def descriptors():
+            links = ("/proc/self/fd/" + name for name in os.listdir("/proc/self/fd"))
+            return sum(os.readlink(link).startswith("socket:") for link in links if os.path.lexists(link))
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                if kind != "datagram":
+                    transport.write(b"x")
+
+        def attempt(start):
+            left, right = socket.socketpair(type=socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM)
+            left.setblocking(False)
+            right.setblocking(False)
+            before = descriptors()
+            waiter, protocol = loop.create_future(), Protocol()
+            arguments = (left, protocol, context, waiter) if kind == "ssl" else (left, protocol, waiter)
+            make = getattr(loop, f"_make_{kind}_transport")
+            if kind == "datagram":
+                arguments = (left, protocol, None, waiter)
+            transport = None
+            if start >= 0:
+                _testcapi.set_nomemory(start, start + 1)
+            try:
+                transport = make(*arguments, **options)
+            except MemoryError:
+                pass
+            finally:
+                _testcapi.remove_mem_hooks()
+            for _ in range(3):
+                loop.run_until_complete(asyncio.sleep(0))
+            if transport is None:
+                assert descriptors() <= before and not waiter.done(), start
+                assert left.fileno() == -1 or left.send(b"usable") and right.recv(10) == b"usable", start
+            elif waiter.done() and waiter.exception() is not None:
+                assert isinstance(waiter.exception(), MemoryError), start
+            elif kind == "datagram":
+                assert waiter.done(), start
+                transport.sendto(b"x")
+                assert right.recv(10) == b"x"
+            else:
+                assert right.recv(1000), start  # a hello, that is, with TLS
+            failed = transport is None or waiter.done() and waiter.exception() is not None
+            if transport is not None:
+                transport.abort()
+            for _ in range(3):
+                loop.run_until_complete(asyncio.sleep(0))
+            left.close()
+            right.close()
+            return failed
+
+        assert not attempt(-1)
+        assert sum([attempt(start) for start in range(150)]) > 2
+        loop.close()
+        """,
+        kind,
+    )
 
 
 @with_loop
@@ -492,3 +591,16 @@ def test_the_exception_handler_is_told_of_transport_and_protocol(loop, reports, 
     if name != "connection_made":  # a callback of its own in asyncio
         assert context["transport"] is transport and context["protocol"] is protocol
     reports.clear()
+
+
+@only_bolide
+@pytest.mark.parametrize("seed", range(2))
+def test_a_monkey_with_transports(seed, tmp_path):
+    """A failure names the seed; BOLIDE_MONKEY_SECONDS gives it more time."""
+    seconds = float(os.environ.get("BOLIDE_MONKEY_SECONDS", "2"))
+    seed = int(os.environ.get("BOLIDE_MONKEY_SEED", "0")) + seed
+    command = [sys.executable, str(Path(__file__).with_name("monkey.py")), str(seed), str(seconds)]
+    options = {"capture_output": True, "text": True, "timeout": seconds + 60, "cwd": tmp_path}
+    result = subprocess.run(command, check=False, **options)
+    assert result.returncode == 0, f"seed {seed}: {result.stderr}"
+    assert int(result.stdout.splitlines()[-1].split()[0]) > 0  # odd calls may print, too
