@@ -394,7 +394,8 @@ def test_ten_thousand_loops():
         before = descriptors(), resident()
         make(10_000)
         print(descriptors() - before[0], resident() - before[1])
-        """
+        """,
+        timeout=200,  # seconds: sanitizers on a busy machine
     )
     descriptors, growth = map(int, result.stdout.split())
     assert descriptors == 0

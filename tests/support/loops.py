@@ -78,12 +78,17 @@ def start_script(source: str, *arguments: str, options: tuple[str, ...] = (), **
 
 
 def run_script(
-    source: str, *arguments: str, options: tuple[str, ...] = (), returncode: int | None = 0, **popen: Any
+    source: str,
+    *arguments: str,
+    options: tuple[str, ...] = (),
+    returncode: int | None = 0,
+    timeout: float = 50,
+    **popen: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run such a program to its end and check its exit status (None: any but a crash)."""
     with start_script(source, *arguments, options=options, **popen) as process:
         try:
-            out, err = process.communicate(timeout=50)
+            out, err = process.communicate(timeout=timeout)
         except BaseException:
             process.kill()
             raise
