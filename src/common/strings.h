@@ -7,6 +7,7 @@
     X(_asyncio_future_blocking)                                                                                        \
     X(_attach)                                                                                                         \
     X(_buffer)                                                                                                         \
+    X(_call_connection_lost)                                                                                           \
     X(_closed)                                                                                                         \
     X(_decref_socketios)                                                                                               \
     X(_detach)                                                                                                         \

@@ -462,6 +462,15 @@ void bolide_stream_close_when_flushed(bolide_stream *s) {
     }
 }
 
+void bolide_stream_discard(bolide_stream *s) {
+    unlist(s);
+    drop_output(s);
+    s->flags &= ~(unsigned)(BOLIDE_STREAM_READING | BOLIDE_STREAM_FULL);
+    s->flags |= BOLIDE_STREAM_BROKEN;
+    bolide_stream_poll_stop(s);
+    bolide_tls_release(s);
+}
+
 void bolide_stream_close(bolide_stream *s) {
     bolide_loop_claim(bolide_stream_loop(s));
     if (!(s->flags & BOLIDE_STREAM_OPEN)) {

@@ -154,6 +154,10 @@ void bolide_stream_shutdown(bolide_stream *s);           /* FIN once the output 
 void bolide_stream_close_when_flushed(bolide_stream *s); /* close once the output has left; reading stops now */
 void bolide_stream_close(bolide_stream *s); /* close now, drop output; idempotent; on_close follows later */
 
+/* Read no more, drop output and what will be written, and give TLS up without a word: what is left is the open socket,
+ * for bolide_stream_close(). No callback follows but those of that. */
+void bolide_stream_discard(bolide_stream *s);
+
 /* The descriptor, or a negative uv code. */
 int bolide_stream_fileno(const bolide_stream *s);
 

@@ -12,19 +12,7 @@ static inline bolide_transport *of_resource(bolide_resource *res) {
     return (bolide_transport *)((char *)res - offsetof(bolide_transport, resource));
 }
 
-/* --- errors and the end of a connection ------------------------------------------------------- */
-
-/* Close now, dropping output; connection_lost(exception) follows. Steals nothing. */
-void bolide_transport_force_close(bolide_transport *t, PyObject *exception) {
-    if (!bolide_stream_is_open(&t->stream)) {
-        return;
-    }
-    t->flags |= BOLIDE_TRANSPORT_CLOSING | BOLIDE_TRANSPORT_LOST;
-    if (exception != NULL && exception != Py_None && t->exception == NULL) {
-        t->exception = Py_NewRef(exception);
-    }
-    bolide_stream_close(&t->stream);
-}
+/* --- errors ----------------------------------------------------------------------------------- */
 
 PyObject *bolide_transport_take_exception(void) {
     PyObject *type, *value, *traceback;
@@ -98,7 +86,7 @@ static PyObject *report(bolide_transport *t, const char *message) {
 
 /* The exception that is set came out of protocol.<name>(arg): report it as one of a scheduled callback, which asyncio
  * makes of these calls. */
-static void report_callback(bolide_transport *t, PyObject *name, PyObject *arg) {
+void bolide_transport_report_callback(bolide_transport *t, PyObject *name, PyObject *arg) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *method = PyObject_GetAttr(t->protocol, name);
@@ -134,22 +122,6 @@ PyObject *bolide_transport_call(bolide_transport *t, PyObject *name, PyObject *a
     return result;
 }
 
-static void detach_server(bolide_transport *t) {
-    if (!(t->flags & BOLIDE_TRANSPORT_ATTACHED)) {
-        return;
-    }
-    t->flags &= ~(unsigned)BOLIDE_TRANSPORT_ATTACHED;
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *result = PyObject_CallMethodOneArg(t->server, t->loop->st->str__detach, (PyObject *)t);
-#else
-    PyObject *result = PyObject_CallMethodNoArgs(t->server, t->loop->st->str__detach);
-#endif
-    if (result == NULL) {
-        bolide_loop_report(t->loop, "server._detach() failed", "transport", (PyObject *)t);
-    }
-    Py_XDECREF(result);
-}
-
 static int attach_server(bolide_transport *t) {
     if (t->server == NULL) {
         return 0;
@@ -165,37 +137,6 @@ static int attach_server(bolide_transport *t) {
     Py_DECREF(result);
     t->flags |= BOLIDE_TRANSPORT_ATTACHED;
     return 0;
-}
-
-void bolide_transport_drop_socket(bolide_transport *t) {
-    PyObject *sock = t->sock;
-    if (sock == NULL) {
-        return;
-    }
-    t->sock = NULL;
-    bolide_state *st = t->loop->st;
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if ((t->flags & (BOLIDE_TRANSPORT_SHARED | BOLIDE_TRANSPORT_FAILED)) !=
-        (BOLIDE_TRANSPORT_SHARED | BOLIDE_TRANSPORT_FAILED)) {
-        PyObject *method = t->flags & BOLIDE_TRANSPORT_SHARED ? st->str_close : st->str_detach;
-        PyObject *result = PyObject_CallMethodNoArgs(sock, method);
-        if (result == NULL) {
-            PyErr_Clear(); /* closed by its user, or no socket of the socket module */
-        }
-        Py_XDECREF(result);
-    }
-    Py_DECREF(sock);
-    PyErr_Restore(type, value, traceback);
-}
-
-static void on_closing(bolide_stream *s) {
-    bolide_transport *t = bolide_transport_of_stream(s);
-    (void)bolide_watchers_set_transport(t->loop, t->fd, NULL);
-    bolide_transport_drop_socket(t);
-    if (s->tls != NULL && (t->flags & BOLIDE_TRANSPORT_STARTED)) {
-        t->tls = (bolide_tls *)Py_NewRef(s->tls);
-    }
 }
 
 /* Give the future in *slot, if there is one, its result (None) or exception, and forget it. */
@@ -221,53 +162,7 @@ void bolide_transport_resolve(bolide_transport *t, PyObject **slot, PyObject *ex
     Py_DECREF(waiter);
 }
 
-static void on_close(bolide_stream *s) {
-    bolide_transport *t = bolide_transport_of_stream(s);
-    bolide_resource_remove(&t->resource);
-    /* A loop that closes does not call protocols. */
-    if (!t->loop->closed && t->protocol != NULL) {
-        if ((t->flags & (BOLIDE_TRANSPORT_STARTED | BOLIDE_TRANSPORT_UPGRADING)) == BOLIDE_TRANSPORT_STARTED) {
-            PyObject *arg = t->exception != NULL ? t->exception : Py_None;
-            PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_lost, arg);
-            if (result == NULL) {
-                report_callback(t, t->loop->st->str_connection_lost, arg);
-            }
-            Py_XDECREF(result);
-        } else if (t->server != NULL && t->exception != NULL && t->loop->debug) {
-            bolide_transport_tell_handler(t, "Error on transport creation for incoming connection", t->exception);
-        }
-        if (t->waiter != NULL && t->exception == NULL) {
-            t->exception = PyObject_CallFunction(PyExc_ConnectionAbortedError, "s", "the connection was closed");
-            PyErr_Clear();
-        }
-        bolide_transport_resolve(t, &t->waiter, t->exception);
-        bolide_transport_resolve(t, &t->flushed, t->exception);
-        detach_server(t);
-    }
-    bolide_transport_end_read(t);
-    Py_CLEAR(t->protocol);
-    Py_CLEAR(t->server);
-    Py_CLEAR(t->exception); /* its traceback may lead back to the transport */
-    Py_DECREF(t);
-}
-
-/* --- ends ------------------------------------------------------------------------------------- */
-
-void bolide_transport_close_gently(bolide_transport *t) {
-    if (t->flags & BOLIDE_TRANSPORT_CLOSING) {
-        return;
-    }
-    t->flags |= BOLIDE_TRANSPORT_CLOSING;
-    if (t->stream.tls != NULL && bolide_tls_is_secure(t->stream.tls)) {
-        t->flags |= BOLIDE_TRANSPORT_LOST;
-        bolide_stream_unwrap(&t->stream);
-    } else if (t->stream.tls == NULL && bolide_stream_pending(&t->stream) > 0) {
-        bolide_stream_close_when_flushed(&t->stream);
-    } else {
-        t->flags |= BOLIDE_TRANSPORT_LOST;
-        bolide_stream_close(&t->stream);
-    }
-}
+/* --- what ends a connection ------------------------------------------------------------------------------------- */
 
 static void on_eof(bolide_stream *s) {
     bolide_transport *t = bolide_transport_of_stream(s);
@@ -342,6 +237,7 @@ static void on_flushed(bolide_stream *s) {
     if (t->flushed != NULL) {
         bolide_transport_resolve(t, &t->flushed, NULL);
     }
+    bolide_transport_sent(t);
 }
 
 static const bolide_stream_ops transport_ops = {
@@ -355,8 +251,8 @@ static const bolide_stream_ops transport_ops = {
     .on_secure = bolide_transport_on_secure,
     .on_tls_error = bolide_transport_on_tls_error,
     .on_unwrapped = bolide_transport_on_unwrapped,
-    .on_closing = on_closing,
-    .on_close = on_close,
+    .on_closing = bolide_transport_on_closing,
+    .on_close = bolide_transport_on_close,
 };
 
 /* --- making one ------------------------------------------------------------------------------- */
@@ -369,7 +265,7 @@ static int resource_traverse(bolide_resource *res, visitproc visit, void *arg) {
 static void resource_close(bolide_resource *res) {
     bolide_transport *t = of_resource(res);
     t->flags |= BOLIDE_TRANSPORT_LOST;
-    bolide_stream_close(&t->stream); /* on_close drops the loop's reference */
+    bolide_stream_close(&t->stream); /* its on_close drops the loop's reference */
 }
 
 /* hasattr(): 1, 0, or -1 with an exception set. */
@@ -461,7 +357,7 @@ static int stream_descriptor(bolide_loop *loop, PyObject *sock, int fd, bool *sh
 static void remember_address(bolide_address *known, int fd, int (*ask)(int, struct sockaddr *, socklen_t *)) {
     known->len = sizeof(known->address);
     if (ask(fd, (struct sockaddr *)&known->address, &known->len) < 0 || known->len > sizeof(known->address)) {
-        known->len = 0; /* a Unix socket's path is asked for when it is wanted */
+        known->len = 0; /* or a Unix socket's path */
     }
 }
 
@@ -475,7 +371,11 @@ static int settle_in(bolide_transport *t, int fd, bool pipe) {
     if (!pipe) {
         (void)uv_tcp_nodelay(&t->stream.uv.tcp, 1); /* a matter of speed only */
     }
-    return bolide_watchers_set_transport(t->loop, fd, (PyObject *)t) < 0 ? -1 : attach_server(t);
+    if (bolide_watchers_set_transport(t->loop, fd, (PyObject *)t) < 0) {
+        return -1;
+    }
+    t->flags |= BOLIDE_TRANSPORT_REGISTERED;
+    return pipe && bolide_transport_keep_paths(t) < 0 ? -1 : attach_server(t);
 }
 
 void bolide_transport_discard(bolide_transport *t) {
@@ -484,7 +384,8 @@ void bolide_transport_discard(bolide_transport *t) {
     t->flags |= BOLIDE_TRANSPORT_FAILED;
     Py_CLEAR(t->waiter);
     Py_CLEAR(t->protocol);
-    bolide_transport_force_close(t, NULL);
+    t->flags |= BOLIDE_TRANSPORT_LOST | BOLIDE_TRANSPORT_CLOSING;
+    bolide_stream_close(&t->stream);
     Py_DECREF(t);
     PyErr_Restore(type, value, traceback);
 }
@@ -534,13 +435,13 @@ void bolide_transport_start(bolide_transport *t) {
     if (!bolide_stream_is_open(&t->stream) || t->protocol == NULL) {
         return;
     }
-    t->flags |= BOLIDE_TRANSPORT_STARTED;
+    t->flags |= BOLIDE_TRANSPORT_STARTED; /* also of one that was closed meanwhile */
     PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_made, (PyObject *)t);
     if (result == NULL) {
-        report_callback(t, t->loop->st->str_connection_made, (PyObject *)t);
+        bolide_transport_report_callback(t, t->loop->st->str_connection_made, (PyObject *)t);
     }
     Py_XDECREF(result);
-    if (bolide_stream_is_open(&t->stream) && !(t->flags & (BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_CLOSING))) {
+    if (!(t->flags & (BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_CLOSING))) {
         (void)bolide_stream_read_start(&t->stream);
     }
     bolide_transport_resolve(t, &t->waiter, NULL);

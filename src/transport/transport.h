@@ -30,15 +30,16 @@ typedef struct {
     };
     bolide_resource resource; /* while open; the loop holds a reference with it */
     bolide_stream stream;
-    bolide_watermarks water; /* the stream's */
-    bolide_loop *loop;       /* strong */
-    PyObject *protocol;      /* NULL after connection_lost() */
-    PyObject *context;       /* contextvars.Context of the protocol's callbacks */
-    PyObject *server;        /* asyncio.Server, or NULL */
-    PyObject *sock;          /* the socket.socket that came with it, or one made for get_extra_info(); NULL: none yet */
-    PyObject *exception;     /* for connection_lost(), or NULL */
-    PyObject *flushed;       /* future to resolve when all output has left (sendfile), or NULL */
-    PyObject *waiter;        /* future to resolve after connection_made(), or NULL */
+    bolide_watermarks water;  /* the stream's */
+    bolide_loop *loop;        /* strong */
+    PyObject *protocol;       /* NULL after connection_lost() */
+    PyObject *context;        /* contextvars.Context of the protocol's callbacks */
+    PyObject *server;         /* asyncio.Server, or NULL */
+    PyObject *sock;           /* the socket.socket that came with it, or one made for get_extra_info(), also after its
+                               * close; NULL: none yet */
+    PyObject *exception;      /* for connection_lost(), or NULL */
+    PyObject *flushed;        /* future to resolve when all output has left (sendfile), or NULL */
+    PyObject *waiter;         /* future to resolve after connection_made(), or NULL */
     bolide_destination *into; /* NULL between reads, and while one goes into the loop's buffer */
     PyObject *weakrefs;
     PyObject *dict;            /* attributes that programs have set, or NULL */
@@ -68,6 +69,11 @@ enum {
     BOLIDE_TRANSPORT_FAILED = 2048,       /* it could not be made: a shared `sock` stays its user's */
     BOLIDE_TRANSPORT_STREAMS = 4096,      /* the protocol is an asyncio.StreamReaderProtocol */
     BOLIDE_TRANSPORT_UPGRADING = 8192,    /* start_tls(): the protocol does not hear of what ends its handshake */
+    BOLIDE_TRANSPORT_REGISTERED = 16384,  /* the loop's watchers know that `fd` is its */
+    BOLIDE_TRANSPORT_DRAINING = 32768,    /* to be ended once the output has left */
+    BOLIDE_TRANSPORT_ENDING = 65536,      /* connection_lost() is scheduled: all that is left is the open socket */
+    BOLIDE_TRANSPORT_TOLD = 131072,       /* ... was called, or scheduled as the last thing */
+    BOLIDE_TRANSPORT_DROPPED = 262144,    /* `sock` is closed */
 };
 
 /* A transport over the connected descriptor `fd`: that of the Python socket `sock`, or (`sock` NULL) one that is now
@@ -89,12 +95,6 @@ static inline bolide_transport *bolide_transport_of_stream(bolide_stream *s) {
     return (bolide_transport *)((char *)s - offsetof(bolide_transport, stream));
 }
 
-/* Close now, dropping output; connection_lost(exception) follows. `exception` may be NULL or None. */
-void bolide_transport_force_close(bolide_transport *t, PyObject *exception);
-
-/* Close once the output has left. */
-void bolide_transport_close_gently(bolide_transport *t);
-
 /* With TLS, now or until it was closed. */
 static inline bool bolide_transport_has_tls(const bolide_transport *t) {
     return t->stream.tls != NULL || t->tls != NULL;
@@ -112,6 +112,10 @@ void bolide_transport_debug_error(bolide_transport *t, const char *message, PyOb
 /* Tell the loop's exception handler of `exception`, with `message`. */
 void bolide_transport_tell_handler(bolide_transport *t, const char *message, PyObject *exception);
 
+/* The exception that is set came out of protocol.<name>(arg): report it as one of a scheduled callback, which asyncio
+ * makes of these calls. */
+void bolide_transport_report_callback(bolide_transport *t, PyObject *name, PyObject *arg);
+
 /* The exception that is set, normalised, as a new reference; clears it. */
 PyObject *bolide_transport_take_exception(void);
 
@@ -125,10 +129,6 @@ void bolide_transport_resolve(bolide_transport *t, PyObject **slot, PyObject *ex
 /* Call pause_writing() when the output has exceeded the high mark. */
 void bolide_transport_flow(bolide_transport *t);
 
-/* The end of the socket object, if there is one: closed if it has a descriptor of its own, else that is libuv's and the
- * object gives up its claim. Keeps the exception that is set. */
-void bolide_transport_drop_socket(bolide_transport *t);
-
 /* 0, or -1 with an exception set. */
 int bolide_transport_set_protocol(bolide_transport *t, PyObject *protocol);
 
@@ -137,6 +137,29 @@ bool bolide_is_unix_socket(int fd);
 
 /* listener.c: 0, or -1 with TypeError set: `context` is neither None nor a contextvars.Context. */
 int bolide_check_context(PyObject *context);
+
+/* --- transport_end.c -------------------------------------------------------------------------- */
+
+/* End it now, dropping output that the socket does not take at once; connection_lost(exception) is scheduled.
+ * `exception` may be NULL or None. */
+void bolide_transport_force_close(bolide_transport *t, PyObject *exception);
+
+/* End it once the output has left, with TLS after its shutdown. */
+void bolide_transport_close_gently(bolide_transport *t);
+
+/* All output has left. */
+void bolide_transport_sent(bolide_transport *t);
+
+/* The end of the socket object, if there is one, which remains as asyncio's does: closed if it has a descriptor of its
+ * own, else that is libuv's and the object gives up its claim. Keeps the exception that is set. */
+void bolide_transport_drop_socket(bolide_transport *t);
+
+void bolide_transport_on_closing(bolide_stream *s);
+void bolide_transport_on_close(bolide_stream *s);
+void bolide_transport_on_unwrapped(bolide_stream *s);
+
+/* The method that is scheduled: the protocol's connection_lost(), and then the socket is closed. */
+PyObject *bolide_transport_call_connection_lost(PyObject *self, PyObject *exception);
 
 /* --- transport_read.c ------------------------------------------------------------------------- */
 
@@ -163,6 +186,9 @@ PyObject *bolide_transport_append_backlog(PyObject *self, PyObject *data);
 
 /* --- transport_info.c ------------------------------------------------------------------------- */
 
+/* Remember addresses that are not in `name` and `peer`, for after the close. 0, or -1 with an exception set. */
+int bolide_transport_keep_paths(bolide_transport *t);
+
 /* The method of transports of that name (asyncio.BaseTransport). */
 PyObject *bolide_transport_get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs);
 
@@ -180,7 +206,6 @@ PyObject *bolide_transport_tls_info(bolide_transport *t, PyObject *name);
 
 void bolide_transport_on_secure(bolide_stream *s);
 void bolide_transport_on_tls_error(bolide_stream *s, PyObject *exception);
-void bolide_transport_on_unwrapped(bolide_stream *s);
 
 /* _make_tls_transport and _start_tls, for the method table of bolide._core.Loop. */
 extern PyMethodDef bolide_transport_tls_methods[];

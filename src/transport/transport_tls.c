@@ -18,18 +18,20 @@ void bolide_transport_on_secure(bolide_stream *s) {
     if (t->loop->debug) {
         log_handshake(t);
     }
+    bool failed = false;
     if (!(t->flags & BOLIDE_TRANSPORT_STARTED)) {
         t->flags |= BOLIDE_TRANSPORT_STARTED;
         PyObject *result = bolide_transport_call(t, t->loop->st->str_connection_made, (PyObject *)t);
-        if (result == NULL) {
+        failed = result == NULL;
+        if (failed) {
             bolide_transport_fatal(t, "Fatal error: protocol.buffer_updated() call failed.");
         }
         Py_XDECREF(result);
     }
-    if (bolide_stream_is_open(s)) {
-        if (!(t->flags & (BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_CLOSING))) {
-            (void)bolide_stream_read_start(s);
-        }
+    if (!(t->flags & (BOLIDE_TRANSPORT_PAUSED | BOLIDE_TRANSPORT_CLOSING))) {
+        (void)bolide_stream_read_start(s);
+    }
+    if (!failed) {
         bolide_transport_resolve(t, &t->waiter, NULL);
     }
     Py_DECREF(t);
@@ -65,7 +67,9 @@ void bolide_transport_on_tls_error(bolide_stream *s, PyObject *exception) {
     bolide_transport *t = bolide_transport_of_stream(s);
     Py_INCREF(t);
     const char *message = describe(t, exception);
-    if (!PyObject_IsInstance(exception, PyExc_ConnectionAbortedError)) {
+    bool shaking_hands = !bolide_tls_is_secure(s->tls);
+    bool timed_out = PyObject_IsInstance(exception, PyExc_ConnectionAbortedError);
+    if (!timed_out) {
         t->flags &= ~(unsigned)BOLIDE_TRANSPORT_UPGRADING; /* not for a timeout, as in asyncio */
     }
     if (PyObject_IsInstance(exception, PyExc_KeyboardInterrupt) || PyObject_IsInstance(exception, PyExc_SystemExit)) {
@@ -75,6 +79,9 @@ void bolide_transport_on_tls_error(bolide_stream *s, PyObject *exception) {
         report(t, exception, message);
     }
     bolide_transport_force_close(t, exception);
+    if (shaking_hands && !timed_out) {
+        bolide_transport_resolve(t, &t->waiter, exception);
+    }
     Py_DECREF(t);
 }
 
@@ -96,14 +103,6 @@ void bolide_transport_tls_eof(bolide_transport *t) {
     if (keep_open < 0) {
         bolide_transport_fatal(t, "Error calling eof_received()");
     }
-}
-
-void bolide_transport_on_unwrapped(bolide_stream *s) {
-    bolide_transport *t = bolide_transport_of_stream(s);
-    Py_INCREF(t);
-    bolide_transport_tls_eof(t);
-    bolide_stream_close_when_flushed(s);
-    Py_DECREF(t);
 }
 
 /* --- information ------------------------------------------------------------------------------ */

@@ -26,7 +26,8 @@ static PyObject *resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bolide_transport *t = (bolide_transport *)self;
     if (!(t->flags & BOLIDE_TRANSPORT_CLOSING) && (t->flags & BOLIDE_TRANSPORT_PAUSED)) {
         t->flags &= ~(unsigned)BOLIDE_TRANSPORT_PAUSED;
-        if ((t->flags & BOLIDE_TRANSPORT_STARTED) && !(t->flags & BOLIDE_TRANSPORT_EOF_READ)) {
+        /* After an EOF it comes again, as in asyncio: there may be another protocol since. */
+        if (t->flags & BOLIDE_TRANSPORT_STARTED) {
             int status = bolide_stream_read_start(&t->stream);
             if (status < 0) {
                 return bolide_error_set(status);
@@ -122,7 +123,6 @@ static PyObject *transport_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static PyObject *transport_force_close(PyObject *self, PyObject *exception) {
     bolide_transport *t = (bolide_transport *)self;
     Py_INCREF(t);
-    bolide_stream_flush(&t->stream); /* asyncio would have sent it when it was written */
     bolide_transport_force_close(t, exception);
     Py_DECREF(t);
     Py_RETURN_NONE;
@@ -145,7 +145,7 @@ static PyObject *make_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->flags |= BOLIDE_TRANSPORT_SENDFILE;
     Py_XSETREF(t->flushed, Py_NewRef(future));
-    if (bolide_stream_is_open(&t->stream)) {
+    if (bolide_stream_is_open(&t->stream) && !(t->flags & BOLIDE_TRANSPORT_ENDING)) {
         bolide_stream_flush(&t->stream); /* resolves it when that was all */
     } else {
         bolide_transport_resolve(t, &t->flushed, t->exception);
@@ -225,6 +225,9 @@ static int transport_clear(PyObject *self) {
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);
     Py_CLEAR(t->flushed);
+    if (t->flags & BOLIDE_TRANSPORT_DROPPED) {
+        Py_CLEAR(t->sock);
+    }
     for (int i = 0; i < BOLIDE_TRANSPORT_BASE_SLOTS; i++) {
         Py_CLEAR(t->base_slots[i]);
     }
@@ -260,6 +263,7 @@ static void transport_dealloc(PyObject *self) {
     bolide_transport_end_read(t);
     bolide_transport_drop_socket(t);
     transport_clear(self);
+    Py_CLEAR(t->sock);
     Py_CLEAR(t->context);
     Py_CLEAR(t->loop);
     type->tp_free(self);
@@ -347,12 +351,13 @@ static PyMethodDef transport_methods[] = {
                "maker added.")},
     {"is_closing", is_closing, METH_NOARGS, PyDoc_STR("is_closing($self, /)\n--\n\nWhether it is closing or closed.")},
     {"close", transport_close, METH_NOARGS,
-     PyDoc_STR("close($self, /)\n--\n\nClose once the output has left; connection_lost(None) follows.")},
+     PyDoc_STR("close($self, /)\n--\n\nClose once the output has left; connection_lost(None) is scheduled then.")},
     {"abort", transport_abort, METH_NOARGS,
      PyDoc_STR("abort($self, /)\n--\n\nClose at once; output that the socket does not take now is lost.")},
     {"_make_empty_waiter", make_empty_waiter, METH_NOARGS, NULL},
     {"_reset_empty_waiter", reset_empty_waiter, METH_NOARGS, NULL},
     {"_force_close", transport_force_close, METH_O, NULL},
+    {"_call_connection_lost", bolide_transport_call_connection_lost, METH_O, NULL},
     {"_test__append_write_backlog", bolide_transport_append_backlog, METH_O, NULL},
     {"set_protocol", BOLIDE_FASTCALL_KEYWORDS(set_protocol),
      PyDoc_STR("set_protocol($self, protocol)\n--\n\nChange the protocol.")},

@@ -441,22 +441,65 @@ def test_a_loop_whose_end_calls_its_close():
 
 
 @only_bolide
-def test_a_loop_that_the_socket_of_a_transport_closes():
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_loop_that_the_socket_of_a_transport_closes(by_hand):
     run_script(
         """
+        by_hand = sys.argv[1] == "True"
         signal.alarm(20)
         loop = new_event_loop()
+        closed = []
         class Sock(socket.socket):
             def close(self):
+                closed.append(self)
                 loop.close()
                 super().close()
         left, right = socket.socketpair()
         sock = Sock(fileno=left.detach())
         transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=sock))
         transport.abort()
-        assert loop.is_closed() and sock.fileno() == -1
+        if by_hand: # what else is called while the loop runs, which cannot be closed then
+            transport._call_connection_lost(None)
+            assert loop.is_closed() and sock.fileno() == -1
+        else:
+            loop.run_until_complete(asyncio.sleep(0))
+            assert closed and not loop.is_closed()
+            loop.close()
+            socket.socket.close(sock)
         assert right.recv(1) == b""
+        """,
+        str(by_hand),
+    )
+
+
+@only_bolide
+@pytest.mark.parametrize("where", ["connection_lost", "_detach"])
+def test_a_loop_that_is_closed_at_the_end_of_a_transport(where):
+    run_script(
         """
+        signal.alarm(20)
+        loop = new_event_loop()
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                self.transport = transport
+                made.set_result(self)
+            def connection_lost(self, exc):
+                if sys.argv[1] == "connection_lost":
+                    loop.close()
+        async def main():
+            global server
+            server = await loop.create_server(Protocol, "127.0.0.1", 0)
+            peer = socket.create_connection(server.sockets[0].getsockname())
+            return peer, await made
+        made = loop.create_future()
+        peer, protocol = loop.run_until_complete(main())
+        if sys.argv[1] == "_detach":
+            server._detach = lambda *_: loop.close()
+        protocol.transport.abort()
+        protocol.transport._call_connection_lost(None)
+        assert loop.is_closed() and peer.recv(1) == b""
+        """,
+        where,
     )
 
 
