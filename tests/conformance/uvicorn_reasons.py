@@ -19,6 +19,7 @@ _EXIT = "ends with 3 where there is no application or no address; here that is 1
 _OPEN = "expects that the file is opened without naming its encoding"
 _OTHERS = "about one of uvicorn's several implementations; bolide has one of its own, and says so in the log"
 _QUIET = "expects log lines for connections; here those are of the C code, which logs no more than requests and faults"
+_WHOLE = "an application that fails after a complete response does not cost the connection"
 
 REASONS: dict[str, str] = {
     "test_scopes": _INSIDE,
@@ -29,6 +30,9 @@ REASONS: dict[str, str] = {
     "test_server_keepalive_disabled": _INSIDE,
     "test_keepalive_timeout_with_pipelined_requests": _PIECES,
     "test_pipelined_requests": _PIECES,
+    "test_message_after_body_complete": _WHOLE,
+    "test_value_returned": _WHOLE,
+    "test_log_config_file[log_config.ini]": "names a file that does not exist, behind a fileConfig() that does nothing",
     "test_default_default_headers": _NAME,
     "test_add_additional_header": _NAME,
     "test_default_server_headers": _NAME,
