@@ -342,8 +342,8 @@ int bolide_tls_check_context(bolide_state *st, PyObject *context) {
 /* Is the attribute of the object's class that of ssl.SSLObject? */
 static int is_original(bolide_tls *tls, PyObject *name) {
     PyObject *mine = PyObject_GetAttr((PyObject *)Py_TYPE(tls->object), name);
-    PyObject *original = PyObject_GetAttr(tls->st->ssl_SSLObject, name);
-    int same = mine != NULL && original != NULL ? mine == original : -1;
+    PyObject *original = mine != NULL ? PyObject_GetAttr(tls->st->ssl_SSLObject, name) : NULL;
+    int same = original != NULL ? mine == original : -1;
     Py_XDECREF(mine);
     Py_XDECREF(original);
     return same;
@@ -365,10 +365,10 @@ static PyObject *implementation_of(bolide_tls *tls) {
 static int is_plain(bolide_tls *tls) {
     bolide_state *st = tls->st;
     PyObject *original = PyObject_GetAttrString(st->ssl_SSLContext, "wrap_bio");
-    PyObject *method = PyObject_GetAttrString(tls->context, "wrap_bio");
-    PyObject *class = PyObject_GetAttrString(tls->context, "sslobject_class");
+    PyObject *method = original != NULL ? PyObject_GetAttrString(tls->context, "wrap_bio") : NULL;
+    PyObject *class = method != NULL ? PyObject_GetAttrString(tls->context, "sslobject_class") : NULL;
     int plain = -1;
-    if (original != NULL && method != NULL && class != NULL) {
+    if (class != NULL) {
         plain = class == st->ssl_SSLObject && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == original &&
                 PyMethod_GET_SELF(method) == tls->context;
     }
@@ -430,7 +430,7 @@ static int wrap_alone(bolide_tls *tls, const bolide_tls_options *options) {
         return -1;
     }
     int reads = is_original(tls, tls->st->str_read);
-    int writes = is_original(tls, tls->st->str_write);
+    int writes = reads >= 0 ? is_original(tls, tls->st->str_write) : -1;
     if (reads < 0 || writes < 0) {
         return -1;
     }
