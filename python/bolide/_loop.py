@@ -430,9 +430,15 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         timeouts = _tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
         if not sslcontext:
             sslcontext = sslproto._create_transport_context(server_side, server_hostname)
-        return self._make_tls_transport(
-            rawsock, protocol, sslcontext, waiter, server_side, server_hostname, extra, server, *timeouts, context
-        )
+        own = type(rawsock) is socket.socket and rawsock in self._own_sockets
+        try:
+            return self._make_tls_transport(
+                rawsock, protocol, sslcontext, waiter, server_side, server_hostname, extra, server, *timeouts, context
+            )
+        except BaseException:
+            if own and rawsock not in self._own_sockets:
+                rawsock.detach()  # the transport that has failed closes it; CPython 3.14 would do so once more
+            raise
 
     async def start_tls(
         self,

@@ -26,6 +26,24 @@ from support.tls_peers import (
     shake_hands,
 )
 
+
+@with_loop
+async def test_a_handshake_that_cannot_begin_closes_its_descriptor_once():
+    """A second time it would be another's."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with pytest.raises(UnicodeError):
+            await loop.create_connection(
+                Recorder, *listening.getsockname(), ssl=authority().client(), server_hostname="x" * 300
+            )
+        others = [socket.socket() for _ in range(10)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        for sock in others:
+            assert sock.getsockname() == ("0.0.0.0", 0)
+            sock.close()
+
+
 # --- handshakes that fail ---------------------------------------------------------------------------------------------
 
 
