@@ -214,7 +214,7 @@ static bool arm_tick(bolide_loop *loop) {
 
 /* Whether a turn with work at hand may leave the kernel alone this time. */
 static bool may_skip_poll(bolide_loop *loop) {
-    if (loop->stopping || loop->uv.closing_handles != NULL || loop->polls_skipped >= SKIP_TURNS) {
+    if (loop->stopping || loop->poll_due || loop->uv.closing_handles != NULL || loop->polls_skipped >= SKIP_TURNS) {
         return false;
     }
     return loop->polls_skipped % SKIP_CLOCK_EVERY != SKIP_CLOCK_EVERY - 1 || uv_hrtime() - loop->last_poll < SKIP_NS;
@@ -227,6 +227,7 @@ static void poll_kernel(bolide_loop *loop) {
         return;
     }
     loop->step_since = 0;
+    loop->poll_due = false;
     if (loop->claims > 0) {
         give_way(); /* not in the poll: it is what they wait for the end of */
         busy = true;

@@ -107,7 +107,8 @@ static int side_of(int event) {
 
 /* Tell the kernel, even when it should know: the descriptor may have been closed and opened anew. 0 or -1 with OSError.
  */
-static int arm(bolide_watchers *w, int fd, int events) {
+static int arm(bolide_loop *loop, int fd, int events) {
+    bolide_watchers *w = &loop->watchers;
     bolide_watcher *watcher = &w->by_fd[fd];
     Py_CLEAR(watcher->sock_ref);
     int status = bolide_fdset_change(w->fd, fd, watcher->armed, watcher->armed | events);
@@ -117,6 +118,7 @@ static int arm(bolide_watchers *w, int fd, int events) {
         return -1;
     }
     watcher->armed |= events;
+    loop->poll_due = true;
     return 0;
 }
 
@@ -166,7 +168,7 @@ static int check_descriptor(bolide_watchers *w, int fd) {
 
 int bolide_watchers_add(bolide_loop *loop, int fd, int event, bolide_handle *handle) {
     bolide_watchers *w = &loop->watchers;
-    if (check_descriptor(w, fd) < 0 || arm(w, fd, event) < 0) {
+    if (check_descriptor(w, fd) < 0 || arm(loop, fd, event) < 0) {
         return -1;
     }
     bolide_handle **slot = event == BOLIDE_READABLE ? &w->by_fd[fd].reader : &w->by_fd[fd].writer;
@@ -231,7 +233,7 @@ int bolide_watchers_wait(bolide_loop *loop, PyObject *sock, int fd, int event, P
         return -1;
     }
     if (!armed_for(&w->by_fd[fd], sock, event)) {
-        if (arm(w, fd, event) < 0) {
+        if (arm(loop, fd, event) < 0) {
             return -1;
         }
         PyObject *ref = PyWeakref_NewRef(sock, NULL); /* which may run finalizers: by_fd may have moved after it */

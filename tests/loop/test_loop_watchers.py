@@ -24,6 +24,37 @@ def run_for(loop, seconds=0.01):
     loop.run_forever()
 
 
+@pytest.mark.parametrize("turns_before", [0, 1, 5])
+@pytest.mark.parametrize("event", ["reader", "writer"])
+def test_what_a_new_watcher_finds_comes_in_the_next_turn(loop, pair, event, turns_before):
+    """However busy the loop is: before what the callbacks of that turn schedule."""
+    left, right = pair
+    right.send(b"x")
+    seen = []
+
+    def begin(left_over):
+        if left_over > 0:
+            loop.call_soon(begin, left_over - 1)
+            return
+        getattr(loop, f"add_{event}")(left, end)
+        loop.call_soon(turn, 1)
+
+    def turn(number):
+        seen.append(number)
+        if number < 5:
+            loop.call_soon(turn, number + 1)
+        else:
+            loop.stop()
+
+    def end():
+        seen.append(event)
+        getattr(loop, f"remove_{event}")(left)
+
+    loop.call_soon(begin, turns_before)
+    loop.run_forever()
+    assert seen == [1, event, 2, 3, 4, 5]
+
+
 def test_a_reader_is_called_while_there_is_something_to_read(loop, pair):
     left, right = pair
     seen = []
