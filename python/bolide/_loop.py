@@ -17,12 +17,12 @@ import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events, constants, events, sslproto, tasks
+from asyncio import base_events, constants, events, sslproto
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
 
-from . import _children, _core, _resolver
+from . import _children, _core, _nesting, _resolver
 
 if TYPE_CHECKING:
     from .options import ServeOptions
@@ -108,7 +108,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         """
         self._check_closed()
         self._check_running()
-        if _is_nesting_wanted():
+        if _nesting.is_wanted():
             self._allow_nesting()
         self._set_coroutine_origin_tracking(self.get_debug())
         hooks = sys.get_asyncgen_hooks()
@@ -184,7 +184,7 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     @property
     def _nest_patched(self) -> bool:
         """By which nest_asyncio sees that this loop needs no patch, when it has patched asyncio."""
-        if not _is_nesting_wanted():
+        if not _nesting.is_wanted():
             raise AttributeError(f"{type(self).__name__!r} object has no attribute '_nest_patched'")
         self._allow_nesting()
         return True
@@ -202,43 +202,15 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             RuntimeError: the loop is closed or running, or another loop runs in this thread (unless nest_asyncio was
                 applied), or stop() was called before.
         """
-        if _is_nesting_wanted() and events._get_running_loop() is not None:
-            return self._run_nested(future)
+        if _nesting.is_wanted() and events._get_running_loop() is not None:
+            nested: _T = _nesting.run_nested(self, future)
+            return nested
         return self._run_on_top(future)
 
     def _run_on_top(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
         asyncios: Any = base_events.BaseEventLoop  # and not what was put on SelectorEventLoop
         result: _T = asyncios.run_until_complete(self, future)
         return result
-
-    def _run_nested(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
-        outer: Any = events._get_running_loop()
-        current = asyncio.current_task(outer)
-        if current is not None:
-            tasks._leave_task(outer, current)
-        # Since CPython 3.14 tasks in Python, which nest_asyncio brings, are noted apart from those in C.
-        noted: dict[Any, Any] = getattr(tasks, "_current_tasks", {})
-        current_in_python = noted.pop(outer, None)
-        events._set_running_loop(None)
-        try:
-            if self._thread_id != threading.get_ident():
-                return self._run_on_top(future)
-            self._check_turn()
-            events._set_running_loop(self)
-            is_new = not asyncio.isfuture(future)
-            waited: Any = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]
-            if is_new:
-                waited._log_destroy_pending = False  # who gave the coroutine gets the exception that ends the wait
-            while not waited.done():
-                self._run_turn()
-            result: _T = waited.result()
-            return result
-        finally:
-            events._set_running_loop(outer)
-            if current is not None:
-                tasks._enter_task(outer, current)
-            if current_in_python is not None:
-                noted[outer] = current_in_python
 
     # --- closing ------------------------------------------------------------------------------------------------------
 
@@ -509,10 +481,6 @@ class _BytesPath(bytes):
 
 
 _OWN_PATHS = (_StrPath, _BytesPath)
-
-
-def _is_nesting_wanted() -> bool:
-    return bool(getattr(asyncio, "_nest_patched", False))
 
 
 def _own_path(path: str | bytes) -> str | bytes:
