@@ -29,41 +29,6 @@ static bolide_datagram *of_resource(bolide_resource *res) {
 
 /* --- calling the protocol --------------------------------------------------------------------- */
 
-/* The exception that is set came out of protocol.<name>(a, b): report it as one of a scheduled callback, which asyncio
- * makes of these calls. */
-static void report_callback(bolide_datagram *t, PyObject *name, PyObject *a, PyObject *b) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *args[2] = {a, b};
-    Py_ssize_t nargs = a == NULL ? 0 : b == NULL ? 1 : 2;
-    PyObject *method = t->protocol != NULL ? PyObject_GetAttr(t->protocol, name) : NULL;
-    bolide_handle *handle = method != NULL ? bolide_handle_new(t->loop, false, method, args, nargs, t->context) : NULL;
-    Py_XDECREF(method);
-    PyErr_Clear();
-    PyErr_Restore(type, value, traceback);
-    if (handle != NULL) {
-        bolide_handle_report(handle);
-        Py_DECREF(handle);
-    } else {
-        bolide_loop_report(t->loop, "Exception in a method of the datagram protocol", "transport", (PyObject *)t);
-    }
-}
-
-/* Tell the loop's exception handler of `exception`, which ends the transport. */
-static void tell_handler(bolide_datagram *t, const char *message, PyObject *exception) {
-    PyObject *protocol = t->protocol != NULL ? t->protocol : Py_None;
-    PyObject *context = Py_BuildValue("{s:s,s:O,s:O,s:O}", "message", message, "exception", exception, "transport", t,
-                                      "protocol", protocol);
-    PyObject *result = context != NULL ? PyObject_CallMethodOneArg((PyObject *)t->loop,
-                                                                   t->loop->st->str_call_exception_handler, context)
-                                       : NULL;
-    if (result == NULL) {
-        bolide_loop_set_fatal(t->loop);
-    }
-    Py_XDECREF(result);
-    Py_XDECREF(context);
-}
-
 void bolide_datagram_notify(bolide_datagram *t, PyObject *name, PyObject *a, PyObject *b) {
     if (t->protocol == NULL) {
         return;
@@ -75,7 +40,7 @@ void bolide_datagram_notify(bolide_datagram *t, PyObject *name, PyObject *a, PyO
     loop->occupied--;
     Py_DECREF(loop);
     if (result == NULL) {
-        report_callback(t, name, a, b);
+        bolide_protocol_report(t->loop, (PyObject *)t, t->protocol, t->context, name, a, b);
     }
     Py_XDECREF(result);
     Py_DECREF(t);
@@ -279,21 +244,15 @@ static void send_failed(bolide_datagram *t) {
         return;
     }
     bool is_os_error = PyErr_ExceptionMatches(PyExc_OSError);
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *error = bolide_error_take();
     if (is_os_error) {
-        bolide_datagram_notify(t, t->loop->st->str_error_received, value, NULL);
+        bolide_datagram_notify(t, t->loop->st->str_error_received, error, NULL);
     } else {
-        if (traceback != NULL) {
-            PyException_SetTraceback(value, traceback);
-        }
-        tell_handler(t, "Fatal write error on datagram transport", value);
-        bolide_datagram_lose(t, value);
+        bolide_protocol_tell_handler(t->loop, (PyObject *)t, t->protocol, "Fatal write error on datagram transport",
+                                     error);
+        bolide_datagram_lose(t, error);
     }
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
+    Py_XDECREF(error);
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events);

@@ -1,10 +1,9 @@
-/* Calls of a protocol's methods in the transport's context. */
+/* Calls of a protocol's methods in the transport's context, and what becomes of the exceptions that come out of them.
+ */
 #ifndef BOLIDE_TRANSPORT_PROTOCOL_H
 #define BOLIDE_TRANSPORT_PROTOCOL_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdbool.h>
+#include "loop/loop.h"
 
 /* protocol.<name>(a, b) in `context`, absent arguments NULL. *entered tells whether the context is the transport's
  * already: a protocol that writes in data_received() may be told to pause_writing() inside that very call. New
@@ -29,5 +28,14 @@ static inline PyObject *bolide_protocol_call(PyObject *protocol, PyObject *conte
     Py_DECREF(context);
     return result;
 }
+
+/* The exception that is set came out of protocol.<name>(a, b), absent arguments NULL: report it as one of a scheduled
+ * callback, which asyncio makes of these calls. `protocol` may be NULL. */
+void bolide_protocol_report(bolide_loop *loop, PyObject *transport, PyObject *protocol, PyObject *context,
+                            PyObject *name, PyObject *a, PyObject *b);
+
+/* Tell the loop's exception handler of `exception`, with `message`. `protocol` may be NULL. */
+void bolide_protocol_tell_handler(bolide_loop *loop, PyObject *transport, PyObject *protocol, const char *message,
+                                  PyObject *exception);
 
 #endif

@@ -14,18 +14,6 @@ static inline bolide_transport *of_resource(bolide_resource *res) {
 
 /* --- errors ----------------------------------------------------------------------------------- */
 
-PyObject *bolide_transport_take_exception(void) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        PyException_SetTraceback(value, traceback);
-        Py_DECREF(traceback);
-    }
-    Py_XDECREF(type);
-    return value;
-}
-
 static void finish_debug(bolide_transport *t, PyObject *result) {
     if (result == NULL) {
         bolide_loop_report(t->loop, "logging failed", "transport", (PyObject *)t);
@@ -54,22 +42,7 @@ void bolide_transport_debug_error(bolide_transport *t, const char *message, PyOb
 }
 
 void bolide_transport_tell_handler(bolide_transport *t, const char *message, PyObject *exception) {
-    PyObject *context = PyDict_New();
-    PyObject *text = PyUnicode_FromString(message);
-    bolide_state *st = t->loop->st;
-    PyObject *result = NULL;
-    if (context != NULL && text != NULL && PyDict_SetItem(context, st->str_message, text) == 0 &&
-        PyDict_SetItem(context, st->str_exception, exception) == 0 &&
-        PyDict_SetItem(context, st->str_transport, (PyObject *)t) == 0 &&
-        (t->protocol == NULL || PyDict_SetItem(context, st->str_protocol, t->protocol) == 0)) {
-        result = PyObject_CallMethodOneArg((PyObject *)t->loop, st->str_call_exception_handler, context);
-    }
-    if (result == NULL) {
-        bolide_loop_set_fatal(t->loop);
-    }
-    Py_XDECREF(result);
-    Py_XDECREF(text);
-    Py_XDECREF(context);
+    bolide_protocol_tell_handler(t->loop, (PyObject *)t, t->protocol, message, exception);
 }
 
 /* The exception that is set came out of a protocol method: report it. NULL when it is to end the loop; else it, a new
@@ -79,27 +52,13 @@ static PyObject *report(bolide_transport *t, const char *message) {
         bolide_loop_set_fatal(t->loop);
         return NULL;
     }
-    PyObject *exception = bolide_transport_take_exception();
+    PyObject *exception = bolide_error_take();
     bolide_transport_tell_handler(t, message, exception);
     return exception;
 }
 
-/* The exception that is set came out of protocol.<name>(arg): report it as one of a scheduled callback, which asyncio
- * makes of these calls. */
 void bolide_transport_report_callback(bolide_transport *t, PyObject *name, PyObject *arg) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *method = PyObject_GetAttr(t->protocol, name);
-    bolide_handle *handle = method != NULL ? bolide_handle_new(t->loop, false, method, &arg, 1, t->context) : NULL;
-    Py_XDECREF(method);
-    PyErr_Clear();
-    PyErr_Restore(type, value, traceback);
-    if (handle != NULL) {
-        bolide_handle_report(handle);
-        Py_DECREF(handle);
-    } else {
-        Py_XDECREF(report(t, "Exception in a method of the protocol"));
-    }
+    bolide_protocol_report(t->loop, (PyObject *)t, t->protocol, t->context, name, arg, NULL);
 }
 
 /* As report(), and close with it. */
@@ -191,7 +150,7 @@ static void on_error(bolide_stream *s, int status) {
     bolide_transport *t = bolide_transport_of_stream(s);
     PyObject *exception = bolide_error_new(status);
     if (exception == NULL) {
-        exception = bolide_transport_take_exception();
+        exception = bolide_error_take();
     }
     Py_INCREF(t);
     bolide_transport_debug_error(t,

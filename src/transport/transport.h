@@ -116,9 +116,6 @@ void bolide_transport_tell_handler(bolide_transport *t, const char *message, PyO
  * makes of these calls. */
 void bolide_transport_report_callback(bolide_transport *t, PyObject *name, PyObject *arg);
 
-/* The exception that is set, normalised, as a new reference; clears it. */
-PyObject *bolide_transport_take_exception(void);
-
 /* protocol.<name>(arg) in the transport's context; arg NULL: no argument. New reference or NULL with an exception set.
  */
 PyObject *bolide_transport_call(bolide_transport *t, PyObject *name, PyObject *arg);

@@ -90,7 +90,7 @@ static void fail_future(bolide_transport *t, PyObject **slot, PyObject *class, c
     }
     PyObject *exception = t->exception != NULL ? Py_NewRef(t->exception) : PyObject_CallFunction(class, "s", message);
     if (exception == NULL) {
-        exception = bolide_transport_take_exception();
+        exception = bolide_error_take();
     }
     bolide_transport_resolve(t, slot, exception);
     Py_XDECREF(exception);
