@@ -27,7 +27,7 @@ class _HasFileno(Protocol):
 
 # --- the loop -------------------------------------------------------------------------------------------------------
 
-class Handle:
+class Handle(asyncio.Handle):
     """A callback that the loop is to call, as asyncio.Handle."""
 
     def cancel(self) -> None:
@@ -39,7 +39,7 @@ class Handle:
     def get_context(self) -> Context:
         """The contextvars.Context in which the callback runs."""
 
-class TimerHandle(Handle):
+class TimerHandle(Handle, asyncio.TimerHandle):
     """A callback that the loop is to call at a time, as asyncio.TimerHandle."""
 
     def when(self) -> float:

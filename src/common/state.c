@@ -12,6 +12,8 @@ static const import_spec IMPORTS[] = {
     {"asyncio", "Task", SLOT(asyncio_Task)},
     {"asyncio.tasks", "__dict__", SLOT(asyncio_tasks)},
     {"asyncio", "CancelledError", SLOT(asyncio_CancelledError)},
+    {"asyncio", "Handle", SLOT(asyncio_Handle)},
+    {"asyncio", "TimerHandle", SLOT(asyncio_TimerHandle)},
     {"asyncio", "BufferedProtocol", SLOT(asyncio_BufferedProtocol)},
     {"asyncio", "Transport", SLOT(asyncio_Transport)},
     {"asyncio", "DatagramTransport", SLOT(asyncio_DatagramTransport)},

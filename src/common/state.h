@@ -37,6 +37,8 @@ typedef struct bolide_state {
     PyObject *asyncio_Task;                 /* asyncio.Task */
     PyObject *asyncio_tasks;                /* the namespace of asyncio.tasks */
     PyObject *asyncio_CancelledError;       /* asyncio.CancelledError */
+    PyObject *asyncio_Handle;               /* asyncio.Handle */
+    PyObject *asyncio_TimerHandle;          /* asyncio.TimerHandle */
     PyObject *asyncio_BufferedProtocol;     /* asyncio.BufferedProtocol */
     PyObject *asyncio_Transport;            /* asyncio.Transport */
     PyObject *asyncio_DatagramTransport;    /* asyncio.DatagramTransport */

@@ -525,7 +525,15 @@ static PyObject *get_context_attribute(PyObject *self, void *closure) {
     return get_context(self, NULL);
 }
 
+/* For isinstance(handle, asyncio.Handle): the class of asyncio's that stands in the slot of the state. To inherit from
+ * it would bring its attributes, twice as much memory and the garbage collector. */
+static PyObject *get_class(PyObject *self, void *slot) {
+    PyObject *class = *(PyObject **)((char *)((bolide_handle *)self)->loop->st + (size_t)slot);
+    return Py_NewRef(class != NULL ? class : (PyObject *)Py_TYPE(self)); /* at the interpreter's exit there is none */
+}
+
 static PyGetSetDef handle_getset[] = {
+    {"__class__", get_class, NULL, NULL, (void *)offsetof(bolide_state, asyncio_Handle)},
     {"_args", get_args, NULL, NULL, NULL},
     {"_context", get_context_attribute, NULL, NULL, NULL},
     {"_cancelled", is_cancelled, NULL, NULL, NULL},
@@ -562,6 +570,7 @@ static PyType_Spec handle_spec = {
 };
 
 static PyGetSetDef timer_getset[] = {
+    {"__class__", get_class, NULL, NULL, (void *)offsetof(bolide_state, asyncio_TimerHandle)},
     {"_scheduled", is_scheduled, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

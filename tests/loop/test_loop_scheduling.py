@@ -432,6 +432,17 @@ def test_handles_tell_what_they_are(loop):
     assert "cancelled" in repr(handle) and "cancelled" in repr(timer)
 
 
+@pytest.mark.skipif(LOOP == "uvloop", reason="not of its handles")
+def test_handles_are_instances_of_asyncios(loop):
+    """Programs, and what checks annotations at run time, ask for that."""
+    timers = loop.call_later(100, print), loop.call_at(loop.time() + 100, print)
+    for handle in (loop.call_soon(print), loop.call_soon_threadsafe(print), *timers):
+        assert isinstance(handle, asyncio.Handle)
+        assert isinstance(handle, asyncio.TimerHandle) == (handle in timers)
+        handle.cancel()
+        assert isinstance(handle, asyncio.Handle)
+
+
 def test_handles_can_be_referred_to_weakly(loop):
     handle = loop.call_soon(print)
     reference = weakref.ref(handle)
