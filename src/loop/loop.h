@@ -49,7 +49,7 @@ typedef struct bolide_loop {
     bolide_ring ready;
     bolide_timers timers;
     unsigned polls_skipped; /* turns since the kernel was last polled */
-    bool poll_due;          /* there is something new to watch: the next turn polls */
+    bool poll_due;          /* a descriptor is new to the watchers: this turn polls */
     uint64_t last_poll;     /* uv_hrtime() of that poll */
 
     struct bolide_stream *flush_first, *flush_last; /* streams with gathered output */

@@ -270,7 +270,6 @@ int bolide_datagram_watch(bolide_datagram *t) {
         return -1;
     }
     t->polled = events;
-    t->loop->poll_due |= events != 0;
     return 0;
 }
 

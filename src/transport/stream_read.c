@@ -117,7 +117,6 @@ int bolide_stream_poll_start(bolide_stream *s) {
     int status = s->flags & BOLIDE_STREAM_STARTED ? 0 : uv_read_start(&s->uv.stream, on_alloc, on_read);
     if (status == 0) {
         s->flags |= BOLIDE_STREAM_POLLED | BOLIDE_STREAM_STARTED;
-        bolide_stream_loop(s)->poll_due = true;
     }
     return status;
 }
