@@ -3,14 +3,12 @@
 In processes of their own, because a failure may be a crash.
 """
 
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 from support.asgi_script import RUN_TLS, run_server
+from support.loops import run_monkey
 
 
 def test_receive_is_awaited_by_two():
@@ -505,11 +503,4 @@ def test_a_request_is_not_found_before_its_head_is_complete(request_name):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_monkey_as_the_application(seed, tmp_path):
-    """A failure names the seed; BOLIDE_MONKEY_SECONDS gives it more time."""
-    seconds = float(os.environ.get("BOLIDE_MONKEY_SECONDS", "2"))
-    seed = int(os.environ.get("BOLIDE_MONKEY_SEED", "0")) + seed
-    command = [sys.executable, str(Path(__file__).with_name("monkey.py")), str(seed), str(seconds)]
-    options = {"capture_output": True, "text": True, "timeout": seconds + 50, "cwd": tmp_path}
-    result = subprocess.run(command, check=False, **options)
-    assert result.returncode == 0, f"seed {seed}: {result.stderr}"
-    assert int(result.stdout.splitlines()[-1].split()[0]) > 50
+    assert run_monkey(Path(__file__).with_name("monkey.py"), seed, tmp_path) > 50

@@ -3,15 +3,13 @@
 import asyncio
 import contextlib
 import gc
-import os
 import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-from support.loops import LOOP, new_event_loop, only_bolide, run_script
+from support.loops import LOOP, new_event_loop, only_bolide, run_monkey, run_script
 from support.protocols import Recorder, connected
 
 MONKEY = Path(__file__).with_name("monkey.py")
@@ -19,14 +17,8 @@ MONKEY = Path(__file__).with_name("monkey.py")
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_monkey_at_the_keyboard(seed, tmp_path):
-    """Thousands of random calls. A failure names the seed; BOLIDE_MONKEY_SECONDS gives it more time."""
-    seconds = float(os.environ.get("BOLIDE_MONKEY_SECONDS", "2"))
-    seed = int(os.environ.get("BOLIDE_MONKEY_SEED", "0")) + seed
-    command = [sys.executable, str(MONKEY), LOOP, str(seed), str(seconds)]
-    options = {"capture_output": True, "text": True, "timeout": seconds + 50, "cwd": tmp_path}
-    result = subprocess.run(command, check=False, **options)
-    assert result.returncode == 0, f"seed {seed}: {result.stderr}"
-    assert int(result.stdout.splitlines()[-1].split()[0]) > 0  # odd calls may print, too
+    """Thousands of random calls."""
+    assert run_monkey(MONKEY, seed, tmp_path, LOOP) > 0
 
 
 @only_bolide

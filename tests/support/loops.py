@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +98,17 @@ def run_script(
     else:
         assert process.returncode == returncode, f"ended with {process.returncode}:\n{out}\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_monkey(script: Path, seed: int, folder: Path, *arguments: str) -> int:
+    """Let a monkey of tests play in `folder`: how many steps it did. A failure names the seed.
+
+    BOLIDE_MONKEY_SECONDS gives it more time, BOLIDE_MONKEY_SEED other seeds.
+    """
+    seconds = float(os.environ.get("BOLIDE_MONKEY_SECONDS", "2"))
+    seed += int(os.environ.get("BOLIDE_MONKEY_SEED", "0"))
+    command = [sys.executable, str(script), *arguments, str(seed), str(seconds)]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": seconds + 50, "cwd": folder}
+    result = subprocess.run(command, check=False, **options)
+    assert result.returncode == 0, f"seed {seed}: {result.stderr}"
+    return int(result.stdout.splitlines()[-1].split()[0])  # odd calls may print, too

@@ -5,12 +5,10 @@ import contextlib
 import gc
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.loops import new_event_loop, only_bolide, run_script, with_loop
+from support.loops import new_event_loop, only_bolide, run_monkey, run_script, with_loop
 from support.protocols import Recorder
 
 
@@ -596,11 +594,4 @@ def test_the_exception_handler_is_told_of_transport_and_protocol(loop, reports, 
 @only_bolide
 @pytest.mark.parametrize("seed", range(2))
 def test_a_monkey_with_transports(seed, tmp_path):
-    """A failure names the seed; BOLIDE_MONKEY_SECONDS gives it more time."""
-    seconds = float(os.environ.get("BOLIDE_MONKEY_SECONDS", "2"))
-    seed = int(os.environ.get("BOLIDE_MONKEY_SEED", "0")) + seed
-    command = [sys.executable, str(Path(__file__).with_name("monkey.py")), str(seed), str(seconds)]
-    options = {"capture_output": True, "text": True, "timeout": seconds + 60, "cwd": tmp_path}
-    result = subprocess.run(command, check=False, **options)
-    assert result.returncode == 0, f"seed {seed}: {result.stderr}"
-    assert int(result.stdout.splitlines()[-1].split()[0]) > 0  # odd calls may print, too
+    assert run_monkey(Path(__file__).with_name("monkey.py"), seed, tmp_path) > 0
