@@ -273,8 +273,11 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
             path = _own_path(os.fspath(path))
         return await super().create_unix_connection(protocol_factory, path, **kwargs)
 
+    def _is_own_socket(self, sock: Any) -> bool:
+        return type(sock) is socket.socket and sock in self._own_sockets
+
     def _take_own_socket(self, sock: Any) -> bool:
-        if type(sock) is not socket.socket or sock not in self._own_sockets:
+        if not self._is_own_socket(sock):
             return False
         self._own_sockets.discard(sock)
         return True
@@ -402,13 +405,13 @@ class Loop(_core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
         timeouts = _tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
         if not sslcontext:
             sslcontext = sslproto._create_transport_context(server_side, server_hostname)
-        own = type(rawsock) is socket.socket and rawsock in self._own_sockets
+        own = self._is_own_socket(rawsock)
         try:
             return self._make_tls_transport(
                 rawsock, protocol, sslcontext, waiter, server_side, server_hostname, extra, server, *timeouts, context
             )
         except BaseException:
-            if own and rawsock not in self._own_sockets:
+            if own and not self._is_own_socket(rawsock):
                 rawsock.detach()  # the transport that has failed closes it; CPython 3.14 would do so once more
             raise
 
